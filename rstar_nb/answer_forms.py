@@ -7,7 +7,8 @@ __all__ = ['MAX_CHARS', 'MAX_DEPTH', 'MAX_BITS', 'LONG_DECIMAL', 'FUNCTIONS', 'C
            'Algebra', 'Words', 'Choice', 'Several', 'Seq', 'Braces', 'Union', 'Matrix', 'Equation', 'Quantity',
            'Unread', 'CannotRead', 'read_decimal', 'strip_paint', 'tokenize', 'Parser', 'fold', 'read_formula',
            'read_unit', 'read_quantity', 'read_text', 'split_top', 'is_enclosed', 'read_plain', 'read_matrix',
-           'read_brackets', 'read_relation', 'read_one', 'read_value']
+           'read_brackets', 'read_interval_call', 'read_relation', 'read_one', 'read_value', 'read_float',
+           'read_complex', 'read_tagged']
 
 # %% ../nbs/02a_answer_forms.ipynb #d60b11c6
 import re
@@ -85,10 +86,10 @@ class Unread:
     "A text this reader does not understand: to be decided by something else."
     text: str
 
-# %% ../nbs/02a_answer_forms.ipynb #e713daa2
+# %% ../nbs/02a_answer_forms.ipynb #c590f7a4
 class CannotRead(ValueError): "The text is outside the grammar, or too large."
 
-MAX_CHARS, MAX_DEPTH, MAX_BITS, LONG_DECIMAL = 4000, 40, 20_000, 12
+MAX_CHARS, MAX_DEPTH, MAX_BITS, LONG_DECIMAL = 2000, 40, 20_000, 12
 
 def read_decimal(
     text:str, # digits with an optional point and exponent
@@ -102,7 +103,7 @@ def read_decimal(
     if value.denominator == 1: return Num(value.numerator)
     return Num(value, len(digits) >= LONG_DECIMAL)
 
-# %% ../nbs/02a_answer_forms.ipynb #607bbb63
+# %% ../nbs/02a_answer_forms.ipynb #312873a5
 _UNICODE = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "√": r"\sqrt ",
     "∞": r"\infty ", "°": r"^\circ ", "²": "^2", "³": "^3", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "±": r"\pm ",
     "½": r"\frac12", "¼": r"\frac14", "¾": r"\frac34", "∈": r"\in ", "\xa0": " ", "θ": r"\theta "})
@@ -111,7 +112,7 @@ _PAINT = [(re.compile(p), r) for p, r in [
     (r"\\[dtc]frac", r"\\frac"), (r"\\(?:leq|leqslant)(?![a-z])", r"\\le "), (r"\\(?:geq|geqslant)(?![a-z])", r"\\ge "),
     (r"\\(?:cdot|times|ast)(?![a-z])", "*"), (r"\\div(?![a-z])", "/"), (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
     (r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|operatorname|mbox|textrm|mathit)\s*\{([^{}]*)\}", r" \1 "),
-    (r"\\%", "%"), (r"\\\$", "$"), (r"\\[lr]brace(?![a-z])|\\[{}]", lambda m: {"l": "⦃", "r": "⦄", "{": "⦃", "}": "⦄"}[m.group()[1]]),
+    (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"), (r"\\%", "%"), (r"\\\$", "$"), (r"\\[lr]brace(?![a-z])|\\[{}]", lambda m: {"l": "⦃", "r": "⦄", "{": "⦃", "}": "⦄"}[m.group()[1]]),
     (r"\\langle", "("), (r"\\rangle", ")"), (r"\\(?:lbrack)", "["), (r"\\(?:rbrack)", "]"), (r"~", " ")]]
 
 def strip_paint(
@@ -338,7 +339,7 @@ def _choose(tree, sign):
     if tree[0] in ("num", "sym", "const"): return tree
     return tuple(sign if k == 0 and t == "pm" else _choose(t, sign) if isinstance(t, tuple) else t for k, t in enumerate(tree))
 
-# %% ../nbs/02a_answer_forms.ipynb #a5c157a8
+# %% ../nbs/02a_answer_forms.ipynb #08611a1b
 UNITS = {name: unit for unit, names in {
     "%": "% percent", "$": "$ dollars dollar usd", "cent": "cents cent ¢", "€": "€ euros euro", "£": "£ pounds-sterling",
     "degree": "degrees degree deg", "rad": "radians radian rad",
@@ -361,8 +362,13 @@ def read_unit(
     words = words.replace("miles per hour", "mph")
     if words in UNITS: return UNITS[words] + power
     per = re.split(r" per | an? |/", words)
-    known = [UNITS.get(w.strip(), w.strip().split(" ")[-1].removesuffix("s")) for w in per]
-    return "/".join(known) + power
+    return "/".join(_one_unit(w.split()) for w in per) + power
+
+def _one_unit(words):
+    "The first known unit among several words (`dollars in total`), else the last word in the singular."
+    if not words: return ""
+    known = [UNITS[w] for w in words if w in UNITS and len(w) > 1 and w != "in"]
+    return known[0] if known else UNITS.get(words[-1], words[-1].removesuffix("s"))
 
 # %% ../nbs/02a_answer_forms.ipynb #d60ff567
 def read_quantity(
@@ -430,8 +436,8 @@ def is_enclosed(
         if depth == 0: return k == len(text) - 1
     return False
 
-# %% ../nbs/02a_answer_forms.ipynb #bbf845e3
-_CHOICE = re.compile(r"\(([A-Ja-j])\)|([A-J])[.:)]?")
+# %% ../nbs/02a_answer_forms.ipynb #44b749ff
+_CHOICE = re.compile(r"\(([A-Ha-h])\)|([A-H])[.:)]?")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z][A-Za-z'-]*)*")
 _BASE = re.compile(r"([0-9A-Za-z]+) ?(?:_\{? ?(\d{1,2}) ?\}?|\(?base (\d{1,2})\)?)")
 _GROUPED = re.compile(r"(-?[$€£]?-?)(\d{1,3}(?:,\d{3})+)(\.\d+)?((?: |%|[A-Za-z]).*)?")
@@ -454,7 +460,7 @@ def read_plain(
 def _is_symbolic(text):
     "Is this run of letters a variable, a constant or a function with its argument?"
     first = text.split(" ")[0]
-    return all(len(w) == 1 for w in text.split(" ")) or first in CONSTANTS or first in GREEK or (first in FUNCTIONS and (" " in text))
+    return all(len(w) == 1 for w in re.split("[ -]", text)) or first in CONSTANTS or first in GREEK or (first in FUNCTIONS and (" " in text))
 
 # %% ../nbs/02a_answer_forms.ipynb #254b6dde
 def read_matrix(
@@ -485,6 +491,18 @@ def read_brackets(
     elif len(parts) == 1 and opening == "(" and text[-1] == ")": return read_one(inner)
     return Seq(opening, text[-1], tuple(map(read_one, parts)) if inner else ())
 
+# %% ../nbs/02a_answer_forms.ipynb #ed907f31
+def read_interval_call(
+    text:str, # an answer without paint
+): # a `Seq` or `Union`, or None
+    "Read the intervals that sympy prints: `Interval.open(1, 3)`, `Union(Interval(0, 1), ...)`."
+    if text.startswith("Union(") and text.endswith(")"): return Union(tuple(map(read_one, split_top(text[6:-1], ","))))
+    m = re.fullmatch(r"Interval(?:\.(open|Lopen|Ropen))?\((.*)\)", text)
+    if not m or len(ends := split_top(m[2], ",")) != 2: return None
+    low, high = map(read_one, ends)
+    shut = [m[1] not in ("open", side) and not (isinstance(v, Algebra) and "inf" in str(v.tree)) for v, side in ((low, "Lopen"), (high, "Ropen"))]
+    return Seq("[" if shut[0] else "(", "]" if shut[1] else ")", (low, high))
+
 # %% ../nbs/02a_answer_forms.ipynb #33bbe669
 _FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
 
@@ -509,7 +527,7 @@ def read_relation(
 
 def _is_symbol(value): return isinstance(value, Algebra) and value.tree[0] == "sym"
 
-# %% ../nbs/02a_answer_forms.ipynb #3022e46d
+# %% ../nbs/02a_answer_forms.ipynb #0e9a6e29
 def read_one(
     text:str, # an answer without paint
 ): # one of the typed values
@@ -518,6 +536,7 @@ def read_one(
     if (plain := read_plain(text)) is not None: return plain
     if "atrix" in text or "array" in text:
         if matrix := read_matrix(text): return matrix
+    if "Interval" in text and (interval := read_interval_call(text)): return interval
     text = re.sub(r"^[a-zA-Z] ?\\in(?![a-z]) ?", "", text)
     if m := _GROUPED.fullmatch(text): text = m[1] + m[2].replace(",", "") + (m[3] or "") + (m[4] or "")
     if (brackets := read_brackets(text)) is not None: return brackets
@@ -526,35 +545,67 @@ def read_one(
     if (quantity := read_quantity(text)) is not None: return quantity
     return read_formula(text)
 
-# %% ../nbs/02a_answer_forms.ipynb #31773488
+# %% ../nbs/02a_answer_forms.ipynb #c009e91b
 def read_value(
-    value, # an answer as Python data or text
+    value, # an answer as Python data, as the executor's plain data, or as text
     depth:int=0, # how deep we are in nested containers
 ): # one of the typed values
-    "Read plain Python data; text goes to `read_text`."
+    "Read plain data; text goes to `read_text`, and anything else is `Unread`."
     kind = type(value)
     if kind is int: return Num(value)
-    if kind is str: return read_text(value) if value.strip() else Unread("")
+    if isinstance(value, str): return read_text(str.__str__(value)) if str.strip(value) else Unread("")
     if value is None or depth > 6: return Unread("")
     if kind is bool: return Words(str(value).lower())
+    if isinstance(value, int): return Num(int.__index__(value))
+    if isinstance(value, float): return read_float(float.__float__(value))
+    if kind is complex: return read_complex(value)
     if kind is Fraction: return Num(value)
-    if isinstance(value, float): return _read_float(float(value))
-    if isinstance(value, complex): return _read_complex(complex(value))
-    if kind is Decimal: return _read_float(float(value)) if not value.is_finite() else read_text(str(value))
-    if kind in (list, tuple, set, frozenset):
-        if len(value) > 2000: return Unread("")
-        items = tuple(read_value(v, depth + 1) for v in value)
-        if kind in (set, frozenset): return Braces(items)
-        return Seq(*("[]" if kind is list else "()"), items, True)
-    if hasattr(kind, "item") and kind.__module__.split(".")[0] == "numpy": return read_value(value.item(), depth + 1)
+    if kind is Decimal: return read_text(str(value)) if value.is_finite() else read_float(float(value))
+    if kind is dict: return read_tagged(value, depth)
+    if kind in (list, tuple): return Seq(*("[]" if kind is list else "()"), _items(value, depth), True)
+    if kind in (set, frozenset): return Braces(_items(value, depth))
+    if kind.__module__ == "numpy": return read_value(value.tolist(), depth + 1)
     return Unread("")
 
-def _read_float(x):
+def _items(values, depth):
+    if len(values) > 1000: raise CannotRead("too many values")
+    return tuple(read_value(v, depth + 1) for v in values)
+
+# %% ../nbs/02a_answer_forms.ipynb #6de2c6ca
+def read_float(
+    x:float, # what a program computed
+): # an approximate `Num`, an infinity, or `Unread` for a nan
+    "Read a float."
     if x != x: return Unread("")
     if x in (float("inf"), float("-inf")): return Algebra(("const", "inf") if x > 0 else ("neg", ("const", "inf")))
     return Num(Fraction(x), True)
 
-def _read_complex(z):
-    if z.imag == 0: return _read_float(z.real)
+def read_complex(
+    z:complex, # what a program computed
+): # an approximate formula in i
+    "Read a complex number."
+    if z.imag == 0: return read_float(z.real)
     if z != z or abs(z) == float("inf"): return Unread("")
     return Algebra(("add", ("num", Fraction(z.real), True), ("mul", ("num", Fraction(z.imag), True), ("const", "i"))))
+
+# %% ../nbs/02a_answer_forms.ipynb #e623559b
+def read_tagged(
+    value:dict, # `{"type": ..., ...}` from the executor
+    depth:int=0, # how deep we are in nested containers
+): # one of the typed values
+    "Read the executor's tagged values."
+    kind, text, items = value.get("type"), value.get("text"), value.get("items")
+    if kind == "tuple" and isinstance(items, list): return Seq("(", ")", _items(items, depth), True)
+    if kind == "set" and isinstance(items, list): return Braces(_items(items, depth))
+    if kind == "ndarray": return read_value(items, depth + 1)
+    if kind == "complex": return read_complex(complex(_plain_float(value["real"]), _plain_float(value["imag"])))
+    if kind == "float": return read_float(_plain_float(value))
+    if not isinstance(text, str): return Unread("")
+    if kind == "int": return Num(int(text, 16))
+    if kind == "Fraction":
+        top, _, bottom = text.partition("/")
+        return Num(Fraction(int(top, 16 if "x" in top else 10), int(bottom, 16 if "x" in bottom else 10)))
+    if kind in ("Decimal", "sympy"): return read_text(text)
+    return Unread("")
+
+def _plain_float(value): return float(value["text"] if isinstance(value, dict) else value)
