@@ -1,0 +1,47 @@
+"""Run notebooks top to bottom and save their outputs.
+
+    python .ci/execute_notebooks.py                  # every notebook
+    python .ci/execute_notebooks.py 05_ucb 06_search # some
+
+Cells that begin with `#| slow` or `#| gpu` are left as they are, so a lesson can
+show the command behind a recorded measurement without repeating it.
+"""
+import sys, time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+SKIP = ("slow", "gpu")
+
+
+def is_skipped(cell):
+    first = cell.source.lstrip().split("\n", 1)[0]
+    return first.startswith("#|") and any(word in first.split() for word in SKIP)
+
+
+class LessonClient(NotebookClient):
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == "code" and is_skipped(cell):
+            return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+    execute_cell = None
+
+
+def main(names):
+    paths = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names] or sorted(NBS.glob("*.ipynb"))
+    for path in paths:
+        nb = nbformat.read(path, 4)
+        start = time.perf_counter()
+        LessonClient(nb, timeout=900, kernel_name="python3", store_widget_state=False,
+                     resources={"metadata": {"path": str(NBS)}}).execute()
+        for cell in nb.cells:
+            cell.metadata.pop("execution", None)
+        nbformat.write(nb, path)
+        print(f"{path.name}: {time.perf_counter() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
