@@ -24,14 +24,13 @@ def _call(name, *args):
     if r < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
     return r
 
-# %% ../nbs/03a_sandbox.ipynb #90ee2c76
+# %% ../nbs/03a_sandbox.ipynb #7ba29263
 def set_limits(
-    memory:int, # bytes of address space above what is mapped now
-    cpu:int, # CPU seconds; the kernel's net under the parent's exact clock
-    mapped:int=0, # bytes already mapped
+    memory:int, # bytes a program may allocate
+    mapped:int=0, # bytes this process maps already
     ):
-    "Lower every resource limit that matters; none can be raised again."
-    for name, value in dict(AS=memory + mapped, CPU=cpu, NPROC=0, FSIZE=0, CORE=0, NOFILE=8, STACK=8 << 20).items():
+    "Lower the limits a child inherits; none can be raised again. CPU time and processes are set in the child."
+    for name, value in dict(AS=memory + mapped, FSIZE=0, CORE=0, NOFILE=16, STACK=8 << 20).items():
         if name == 'AS' and sys.platform == 'darwin': continue # accepted there, and not enforced
         which = getattr(resource, f'RLIMIT_{name}')
         top = resource.getrlimit(which)[1]
@@ -133,7 +132,7 @@ def keep_capabilities(
     head, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(bits, bits, 0, 0, 0, 0)
     _call('capset', ctypes.byref(head), ctypes.byref(data))
 
-# %% ../nbs/03a_sandbox.ipynb #af16c9e3
+# %% ../nbs/03a_sandbox.ipynb #f8fb6788
 class Sandbox:
     "The layers, prepared once; `enter` puts the calling process inside, for good."
     def __init__(self,
@@ -141,49 +140,51 @@ class Sandbox:
         cpu:int=3, # CPU seconds at which the kernel kills
         without=(), # layers to leave out, to measure what they buy
         ):
-        self.memory, self.cpu, self.without, self.mapped = memory, cpu, set(without), 0
+        self.memory, self.cpu, self.without, self.steps = memory, cpu, set(without), []
         self.state = {l: 'switched off' if l in self.without else '' for l in LAYERS}
-        self.rules = self.filter = None
-        self._try('landlock', self._landlock); self._try('seccomp', self._seccomp)
-        self._try('limits', lambda: resource.getrlimit); self._try('uid', self._uid)
+        for layer in 'landlock', 'seccomp', 'limits', 'uid': self.attempt(layer, getattr(self, f'_{layer}'))
 
-    def _try(self, layer, f):
-        if layer in self.without: return False
-        try: f(); self.state[layer] = 'on'; return True
+    def attempt(self, layer, f):
+        "Switch a layer on, or write down why it is missing."
+        if layer in self.without: return
+        try: f(); self.state[layer] = 'on'
         except (OSError, AttributeError, StopIteration) as e: self.state[layer] = f'missing: {getattr(e, "strerror", None) or e}'
-    def _landlock(self):
-        if not _linux: raise OSError('Linux only')
-        fd, self.abi = landlock_ruleset()
-        self.rules = os.dup2(fd, 200); os.close(fd)
+    def on(self, layer): return self.state[layer] == 'on'
+    def _landlock(self): os.close(landlock_ruleset()[0])
     def _seccomp(self): self.filter = seccomp_filter()
+    def _limits(self): return resource.getrlimit
     def _uid(self):
         if os.getuid(): raise OSError('not root: the child keeps your user')
 
-    def unshare(self): "Namespaces, first half: before the fork."; return self._try('namespaces', self._unshare)
-    def _unshare(self):
-        if not _linux: raise OSError('Linux only')
-        unshare()
-        if self.state['uid'] == 'on':
-            try: keep_map = open('/proc/self/uid_map').read().split()[2] != '1'
-            except OSError: keep_map = True
-            if not keep_map: self.state['uid'] = 'missing: root of a one-user namespace'
-    def seal(self):
-        "Second half, after the preload: empty the file tree and give up the rights that are not needed."
-        self.mapped = mapped_bytes()
-        if self.state['namespaces'] == 'on': self._try('namespaces', empty_root)
-        if _linux and (os.getuid() == 0 or self.state['namespaces'] == 'on'):
-            keep_capabilities(*((5, 6, 7) if self.state['uid'] == 'on' else ())) # kill, setgid, setuid
+    def unshare(self):
+        "Namespaces, first half: what the next fork is born into."
+        self.attempt('namespaces', unshare)
+        if self.on('namespaces') and self.on('uid') and open('/proc/self/uid_map').read().split()[2] == '1':
+            self.state['uid'] = 'missing: root of a namespace with one user'
 
-    def enter(self, keep=5): # descriptors below `keep` stay open
-        "Give everything up, in the order in which it can be given up."
-        s = self.state
-        os.setpgid(0, 0)
-        if s['limits'] == 'on': set_limits(self.memory, self.cpu, self.mapped)
-        if s['uid'] == 'on': os.setgroups([]); os.setresgid(NOBODY, NOBODY, NOBODY); os.setresuid(NOBODY, NOBODY, NOBODY)
-        if _linux: _call('prctl', 1, signal.SIGKILL, 0, 0, 0); no_new_privs()
-        if s['landlock'] == 'on': landlock(self.rules)
-        os.closerange(keep, 256)
-        if s['seccomp'] == 'on': install(self.filter)
+    def seal(self):
+        "The parent's half, after the preload: what children inherit, and the list of what they do themselves."
+        on, step = self.on, lambda *fargs: self.steps.append(fargs)
+        mapped, rules = mapped_bytes(), landlock_ruleset()[0] if on('landlock') else None
+        if on('namespaces'): self.attempt('namespaces', empty_root)
+        if _linux and (os.getuid() == 0 or on('namespaces')):
+            if on('uid'): os.setgroups([]); os.setresgid(NOBODY, NOBODY, NOBODY)
+            keep_capabilities(*((5, 7) if on('uid') else ()))            # kill, setuid
+        if on('limits'): set_limits(self.memory, mapped); step(resource.setrlimit, resource.RLIMIT_CPU, (self.cpu, self.cpu))
+        if on('limits'): step(resource.setrlimit, resource.RLIMIT_NPROC, (0, 0))
+        if on('uid'): step(os.setresuid, NOBODY, NOBODY, NOBODY)
+        if not on('namespaces') and _linux: step(_call, 'prctl', 1, int(signal.SIGKILL), 0, 0, 0)   # die with the parent
+        if _linux: no_new_privs()
+        if not on('seccomp'): step(os.setpgid, 0, 0)
+        if rules is not None and on('seccomp'): landlock(rules); os.close(rules)
+        elif rules is not None: step(landlock, rules)
+        step(os.closerange, 5, 256)
+        if on('seccomp'): step(_libc.prctl, 22, 2, ctypes.byref(self.filter), 0, 0)
+
+    def enter(self):
+        "The child's half: give up everything that is left."
+        for f, *args in self.steps:
+            if f(*args) == -1: raise OSError('a layer could not be entered')
 
 # %% ../nbs/03a_sandbox.ipynb #250528a2
 def _p_memory(sb): bytearray(sb.memory + (64 << 20))
