@@ -131,7 +131,7 @@ def same_matrix(
     if not isinstance(b, Matrix) and len(x) == 1 and len(y) != 1: x = tuple((v,) for v in x[0])
     return len(x) == len(y) and all([same_each(p, q) for p, q in zip(x, y)]), "matrix by entry"
 
-# %% ../nbs/02_answers.ipynb #52dd9713
+# %% ../nbs/02_answers.ipynb #4edb025c
 def same_equation(
     a:Equation, # an equation
     b, # an equation, or a bare value
@@ -139,7 +139,7 @@ def same_equation(
     "Two equations agree when one side-difference is a constant times the other; `x = 5` agrees with `5`."
     name = _solved_for(a)
     if not isinstance(b, Equation):
-        if name is None: raise Undecided("equation beside a value")
+        if name is None: return False, "equation beside a value"
         return same(a.right, b)[0], "solved equation"
     if name is not None and name == _solved_for(b): return same(a.right, b.right)[0], "solved equation"
     sides = [a.left, a.right, b.left, b.right]
@@ -161,7 +161,7 @@ def _solved_for(equation):
     if tree[0] == "mul" and tree[1][0] == tree[2][0] == "sym" and tree[1][1] in "fghpPq": return tree[1][1]
     return None
 
-# %% ../nbs/02_answers.ipynb #deaa4c1c
+# %% ../nbs/02_answers.ipynb #8bf769ba
 _TRUE, _FALSE = {"true", "yes"}, {"false", "no"}
 
 def same_words(
@@ -183,6 +183,7 @@ def same_several(
     if isinstance(b, (Several, Braces)) or isinstance(b, Seq) and (b.open, b.close) in (("(", ")"), ("[", "]")):
         ours, theirs = ({_solved_for(v) for v in x.items if isinstance(v, Equation)} for x in (a, b))
         if max(len(ours), len(theirs)) > 1 and not (ours and theirs): return same_each(a.items, b.items), "several by place"
+        if isinstance(b, Seq) and not b.typed and b.open == "(": return same_each(a.items, b.items), "several by place"
         return same_bag(a.items, b.items), "several in any order"
     return False, "several beside one"
 

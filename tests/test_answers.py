@@ -1,0 +1,321 @@
+import builtins, importlib.util, json, os, signal, subprocess, sys, threading
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from rstar_nb import second_opinion as so
+from rstar_nb.answer_forms import Algebra, Choice, Num, Quantity, Seq, Several, Unread, Words, read_text, read_value
+from rstar_nb.answer_grammar import CannotRead, Parser
+from rstar_nb.answer_values import Undecided, evaluate, is_close, same_formula, tree_of
+from rstar_nb.answers import Verdict, compare, is_equivalent, same
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("answers_benchmark", ROOT / "tests" / "benchmarks" / "answers.py")
+bench = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bench)
+
+PAIRS = bench.load_pairs()
+HAS_DATA = (bench.DATA / "gsm8k_dev.jsonl").exists() and (bench.DATA / "math500_dev.jsonl").exists()
+needs_data = pytest.mark.skipif(not HAS_DATA, reason="no ../shared/data beside the repository")
+
+# A hand-written list in the manner of the data sets, so the properties are tested without them.
+ANSWERS = [r"\frac{7}{12}", "41", "-6", "1,250", "0.35", r"5\sqrt{7}", r"-\frac{\pi}{4}", "4 - 3i", "3k-8", r"75^\circ", r"\$2,\!450", "x=11",
+           r"\left( 4, \frac{1}{2} \right)", "(-3,8]", "2, 9, 4", r"7 \pm \sqrt{5}", r"\begin{pmatrix} 3 \\ -8 \end{pmatrix}", r"\text{north}",
+           r"\text{(D)}", "x^2-4x+7", "2x + 9y - 3 = 0", r"\sqrt{2}+\sqrt{11}", "31_4", r"(5,\infty)", r"\tan x", r"\begin{pmatrix} 1 & -2 \\ 0 & 5 \end{pmatrix}"]
+
+
+# ---- the labelled pairs
+
+def test_pairs_are_enough_and_balanced():
+    assert len(PAIRS) >= 300
+    equal = sum(p["equal"] for p in PAIRS)
+    assert 0.4 < equal / len(PAIRS) < 0.6
+    assert len({(json.dumps(p["given"]), p["reference"]) for p in PAIRS}) == len(PAIRS)
+
+
+@pytest.mark.parametrize("kind", sorted({p["kind"] for p in PAIRS} - {"hard"}))
+def test_pairs_of_a_kind(kind):
+    wrong = [(p["given"], p["reference"], p["equal"]) for p in PAIRS if p["kind"] == kind and is_equivalent(p["given"], p["reference"]) != p["equal"]]
+    assert wrong == []
+
+
+def test_no_hard_pair_is_let_in_wrongly():
+    hard = [p for p in PAIRS if p["kind"] == "hard"]
+    assert [p for p in hard if not p["equal"] and is_equivalent(p["given"], p["reference"])] == []
+    assert sum(is_equivalent(p["given"], p["reference"]) for p in hard if p["equal"]) >= 28
+
+
+def test_verdicts_on_the_pairs_are_symmetric():
+    assert [p for p in PAIRS if compare(p["given"], p["reference"]).verdict != compare(p["reference"], p["given"]).verdict] == []
+
+
+def test_no_verdict_hides_a_fault_of_ours():
+    "compare turns an exception into `undecided` under the exception's name; on ordinary pairs there must be none."
+    names = {n for n in dir(builtins) if n.endswith(("Error", "Exception"))}
+    assert {compare(p["given"], p["reference"]).rule for p in PAIRS} & names == set()
+
+
+# ---- rewrites and near misses
+
+def failures(table): return {kind: bad for kind, (n, good, bad) in table.items() if bad}
+
+
+def test_rewrites_of_the_handwritten_answers():
+    table = bench.check_rewrites(ANSWERS)
+    assert failures(table) == {}
+    assert len(table) >= 30
+
+
+def test_near_misses_of_the_handwritten_answers():
+    table = bench.check_misses(ANSWERS)
+    assert failures(table) == {}
+    assert {"times 100", "plus one", "sign", "relative 5e-5"} <= set(table)
+
+
+def test_handwritten_answers_are_all_different():
+    assert bench.check_strangers(ANSWERS)[1] == []
+
+
+@needs_data
+def test_rewrites_of_the_data_sets():
+    answers = bench.load_answers()
+    table = bench.check_rewrites(answers)
+    assert failures(table) == {}
+    assert table["itself"][0] == len(answers) == 910
+    assert len(table) >= 10
+
+
+@needs_data
+def test_near_misses_of_the_data_sets():
+    assert failures(bench.check_misses(bench.load_answers())) == {}
+
+
+@needs_data
+def test_no_other_problems_answer_is_accepted():
+    tried, wrong = bench.check_strangers(bench.load_answers())
+    assert tried > 100_000 and wrong == []
+
+
+# ---- kinds
+
+@pytest.mark.parametrize("text, kind", [("18", Num), ("east", Words), ("(C)", Choice), ("(1,2)", Seq), ("1, 2", Several), ("5 cm", Quantity),
+                                        ("2k+2", Algebra), ("", Unread), ("The answer is 42.", Unread), ("5m", Algebra), ("5 m", Quantity)])
+def test_reading_keeps_the_kind(text, kind): assert isinstance(read_text(text), kind)
+
+
+@pytest.mark.parametrize("given, reference, rule", [
+    (18, "18", "exact number"), (0.1 + 0.2, "0.3", "number within 1e-9"), ("50%", "0.5", "percent as a share"), ("5 m", "500 cm", "converted unit"),
+    ("[1,3]", "(1,3)", "brackets differ"), ("3,5", "5,3", "several in any order"), ("x=5", "5", "solved equation"), ("2x", "x+x", "formula")])
+def test_the_rule_is_named(given, reference, rule): assert compare(given, reference).rule == rule
+
+
+def test_percent_needs_its_sign():
+    assert is_equivalent(0.5, "50%") and is_equivalent(50, "50%")
+    assert not is_equivalent(0.5, "50") and not is_equivalent(50, "0.5") and not is_equivalent("0.5%", "50%") and not is_equivalent(5000, "50%")
+
+
+def test_whole_floats_are_counted_exactly():
+    assert not is_equivalent(11111111101.0, 11111111100) and is_equivalent(11111111100.0, 11111111100)
+    assert is_equivalent(1e22, 10**22) and not is_equivalent(2.0**52 + 1, 2**52)
+
+
+def test_executor_forms():
+    assert is_equivalent({"type": "tuple", "items": [1, 3]}, "(1,3)") and not is_equivalent([1, 3], "(1,3)")
+    assert is_equivalent({"type": "set", "items": [1, 3]}, r"\{3,1\}")
+    assert is_equivalent({"type": "Fraction", "text": "-1/3"}, r"-\frac13") and is_equivalent({"type": "Fraction", "text": "0x2/0x4"}, "0.5")
+    assert is_equivalent({"type": "int", "text": hex(3**9000)}, 3**9000) and not is_equivalent({"type": "int", "text": hex(3**9000 + 1)}, 3**9000)
+    assert is_equivalent({"type": "complex", "real": 1.0, "imag": {"type": "float", "text": "inf"}}, "1") is False
+    assert is_equivalent({"type": "sympy", "text": "sqrt(8)"}, r"2\sqrt{2}") and is_equivalent({"type": "ndarray", "items": [1, 2]}, "1, 2")
+
+
+def test_python_values():
+    class Colour(IntEnum): RED = 3
+    assert is_equivalent(Colour.RED, "3") and is_equivalent(Decimal("0.10"), ".1") and is_equivalent(Fraction(6, 4), "1.5")
+    assert is_equivalent(float("inf"), r"\infty") and not is_equivalent(float("nan"), float("nan"))
+    assert not is_equivalent(None, None) and not is_equivalent("", "") and not is_equivalent(True, 1)
+    assert is_equivalent(2**100_000, 2**100_000) and not is_equivalent(2**100_000, 2**100_000 + 1)
+
+
+def test_numpy_values():
+    np = pytest.importorskip("numpy")
+    assert is_equivalent(np.int64(18), "18") and is_equivalent(np.float64(0.5), r"\frac12") and is_equivalent(np.array([[1, 2], [3, 4]]), r"\begin{pmatrix}1&2\\3&4\end{pmatrix}")
+
+
+# ---- never code, never hangs, never raises
+
+HOSTILE = ["$1" * 1000, "1" * 5000, "1," * 1000, "(" * 2000, "{" * 1000 + "}" * 1000, "a b " * 500, "-" * 2000, r"\frac" * 400, r"\sqrt" * 400, "x^" * 900,
+           r"\boxed{" * 280 + "}" * 280, "9**9**9**9", "500!!!", "1+" * 999 + "1", "x+" * 999 + "x", "(" + "1," * 999 + "1)", "{" + "1," * 999 + "1}",
+           "{" + "{1,2}," * 280 + "}", "sin(x)" * 300, "2^9999" * 280, "1 or " * 300 + "1", "|" * 2000, r"\begin{pmatrix}" * 100, "Union(" * 200 + ")" * 200,
+           "sqrt(2)*" * 240 + "1", "1e400*" * 300 + "1", "1/7+" * 400 + "1/3", "x^500*" * 300 + "1", "1e999999999", "x^{99999999}", "\x00", "\ud800", "١٢", "²", "9" * 1999 + "!"]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_texts_cost_nothing(text):
+    for other in (text + " ", "1", "{1,2}", "x", text[1:]):
+        assert compare(text, other).verdict in ("equal", "different", "undecided")
+        assert compare(text, other).verdict == compare(other, text).verdict
+
+
+def test_an_answer_is_never_code(monkeypatch):
+    def alarm(*a, **k): raise AssertionError("an answer was run")
+    code = ["__import__('os').environ.update(RAN='1')", "exec('x=1')", "().__class__.__bases__", "open('/etc/passwd').read()", "(lambda: 1)()", "[i for i in range(3)]"]
+    for name in ("eval", "exec", "compile"): monkeypatch.setattr(builtins, name, alarm)
+    verdicts = [compare(c, "1").verdict for c in code]
+    monkeypatch.undo()
+    assert "equal" not in verdicts
+    assert not any(is_equivalent(c, "1") for c in code) and "RAN" not in os.environ
+
+
+def test_objects_are_never_called():
+    class Liar:
+        def __eq__(self, other): raise AssertionError("called")
+        def __repr__(self): raise AssertionError("called")
+        __str__ = __hash__ = __float__ = __repr__
+    class Text(str):
+        def __str__(self): raise AssertionError("called")
+        def strip(self, *a): raise AssertionError("called")
+    assert is_equivalent(Liar(), "1") is False and is_equivalent([Liar()], "1") is False
+    assert is_equivalent(Text("18"), "18")
+
+
+def test_containers_that_hold_themselves():
+    loop = []
+    loop.append(loop)
+    assert is_equivalent(loop, "1") is False
+
+
+plain = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.fractions() | st.decimals() | st.complex_numbers() | st.text(max_size=20),
+                     lambda s: st.lists(s, max_size=4) | st.tuples(s, s) | st.dictionaries(st.sampled_from(["type", "text", "items", "real"]), s), max_leaves=8)
+soup = st.text(alphabet=r"0123456789.,-+*/^_()[]{}=<>|!%$&\ abcexyCDEiπ√", max_size=24) | st.lists(st.sampled_from(
+    [r"\frac", r"\sqrt", r"\pi", r"\pm", r"\infty", r"\text{cm}", r"\left(", r"\right)", "{", "}", "(", ")", "1", "23", "x", "+", "-", "^", ",", " or ", "=", r"\cup", r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", "&", "%", "$"]),
+    max_size=10).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(plain | soup, plain | soup)
+def test_compare_never_raises_and_is_symmetric(a, b):
+    forward, back = compare(a, b), compare(b, a)
+    assert forward.verdict in ("equal", "different", "undecided")
+    assert forward.verdict == back.verdict
+
+
+@settings(max_examples=400, deadline=None)
+@given(soup)
+def test_a_text_never_differs_from_itself(text):
+    expected = {"equal", "undecided"} if text.strip() else {"different"}
+    assert compare(text, text + " ").verdict in expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
+def test_fractions_are_exact(a, b):
+    text = rf"\frac{{{b.numerator}}}{{{b.denominator}}}"
+    assert (compare(a, text).verdict == "equal") == (a == b)
+    assert compare(b, text).verdict == "equal"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-5, max_value=1e12), st.sampled_from([5e-5, -5e-5, 1e-7, 1.0, 99.0, -0.99]))
+def test_floats_equal_their_digits_and_not_their_neighbours(x, change):
+    assert is_equivalent(x, repr(x)) and is_equivalent(x, Fraction(x))
+    assert not is_equivalent(x * (1 + change), Fraction(x))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_order_counts_in_a_point_and_not_among_answers(values, random):
+    shuffled = random.sample(values, len(values))
+    bare = ", ".join(map(str, values))
+    if len(values) > 1:
+        assert is_equivalent(shuffled, bare) and is_equivalent(tuple(values), f"({bare})")
+        assert is_equivalent(tuple(shuffled), f"({bare})") == (shuffled == values)
+    assert is_equivalent(set(shuffled), r"\{" + bare + r"\}")
+    assert not is_equivalent(shuffled + [51], bare)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.lists(st.integers(-9, 9), min_size=1, max_size=5))
+def test_polynomials_by_their_coefficients(p, q):
+    def spell(c): return " + ".join(f"({a})*x**{k}" for k, a in enumerate(c))
+    def trim(c): return c[:max((k + 1 for k, a in enumerate(c) if a), default=0)]
+    assert (compare(spell(p), spell(q)).verdict == "equal") == (trim(p) == trim(q))
+    assert compare(spell(p[::-1]), " + ".join(f"{a} x^{{{len(p) - 1 - k}}}" for k, a in enumerate(p)).replace("+ -", "- ")).verdict == "equal"
+
+
+# ---- exact values
+
+def test_evaluate_refuses_what_would_take_forever():
+    for text in ("9**9**9**9", "2^{10^{10}}", "(1/3)^(10^9)", "1000!", "sin(10^{100})"):
+        with pytest.raises(Undecided): evaluate(tree_of(read_text(text)), {})
+
+
+def test_the_grammar_refuses_depth_and_leftovers():
+    for text in ("(" * 60 + "1" + ")" * 60, "2 3", "1 +", "sqrt", ")", "abcd"):
+        with pytest.raises(CannotRead): Parser(text).parse()
+
+
+def test_random_points_are_the_same_everywhere():
+    code = "from rstar_nb.answer_values import evaluate; print(evaluate(('add', ('sym', 'x'), ('sym', 'y')), {'': 1}))"
+    outputs = {subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout for seed in ("1", "2")}
+    assert len(outputs) == 1
+
+
+# ---- the second opinion
+
+@pytest.fixture
+def judge():
+    judge = so.SecondOpinion(seconds=10)
+    yield judge
+    judge.close()
+
+
+def test_the_helper_answers_and_is_asked_reference_first(judge):
+    assert judge.ask(r"\lfloor 3.5 \rfloor", "3") is True and judge.ask("4", "3") is False
+    assert judge.ask("not a number {{{", "3") is False
+
+
+def test_a_helper_that_hangs_is_killed_and_replaced(judge):
+    assert judge.ask("1", "1") is True
+    first = judge.process
+    judge.seconds = 0.5
+    os.kill(first.pid, signal.SIGSTOP)
+    assert judge.ask("1", "1") is None
+    assert first.poll() == -signal.SIGKILL
+    judge.seconds = 10
+    assert judge.ask("1", "1") is True
+
+
+def test_a_helper_that_dies_or_talks_nonsense_costs_one_answer(judge, monkeypatch):
+    assert judge.ask("1", "1") is True
+    os.kill(judge.process.pid, signal.SIGKILL); judge.process.wait()
+    assert judge.ask("2", "2") is True
+    judge.close()
+    for reply in ("[99, true]", "garbage", "[]", "x" * 20_000):
+        monkeypatch.setattr(so, "HELPER", f"import sys\nprint('\"ready\"', flush=True)\nsys.stdin.readline()\nprint({reply!r}, flush=True)\nsys.stdin.read()")
+        assert judge.ask("1", "1") is None and judge.process is None
+    monkeypatch.setattr(so, "HELPER", "raise SystemExit")
+    assert [judge.ask("1", "1") for _ in range(5)] == [None] * 5 and judge.failed == so.MAX_FAILED_STARTS
+
+
+def test_the_helper_works_in_threads(judge):
+    said = []
+    threads = [threading.Thread(target=lambda k=k: said.append((k % 2 == 0, judge.ask(str(k % 2), "0")))) for k in range(8)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert len(said) == 8 and all(expected == got for expected, got in said)
+
+
+def test_undecided_without_a_helper_is_no(monkeypatch):
+    def broken(*a): raise OSError("no processes left")
+    monkeypatch.setattr("rstar_nb.answers.second_opinion", broken)
+    assert compare(r"\lfloor 3.5 \rfloor", "3").verdict == "undecided"
+    assert is_equivalent(r"\lfloor 3.5 \rfloor", "3") is False
+
+
+def test_importing_starts_nothing_and_needs_no_torch():
+    code = "import sys, rstar_nb.answers as a; assert a.is_equivalent(18, '18'); from rstar_nb.second_opinion import JUDGE; print('torch' in sys.modules, 'sympy' in sys.modules, JUDGE.process)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == ["False", "False", "None"]
