@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STATUSES', 'FIXES', 'SandboxError', 'Result', 'read_message', 'Isolation', 'Executor']
 
-# %% ../nbs/03_executor.ipynb #c1f6d153
-import atexit, json, os, selectors, signal, struct, subprocess, sys, time, weakref
+# %% ../nbs/03_executor.ipynb #ba360732
+import atexit, json, os, selectors, signal, struct, subprocess, sys, threading, time, weakref
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,11 @@ class Result:
 
 STATUSES = ('ok', 'error', 'memory', 'output')     # what a child may say of itself; the rest is seen from outside
 
-# %% ../nbs/03_executor.ipynb #bb6c0fb7
+# %% ../nbs/03_executor.ipynb #9f3e741c
+def _signal_name(n):
+    try: return signal.Signals(n).name
+    except ValueError: return f'signal {n}'
+
 def read_message(
     data:bytes, # the child's message, not yet trusted
     verdict:int, # what the zygote saw
@@ -44,7 +48,7 @@ def read_message(
     if verdict == ENDED:
         sig = status & 127
         if sig == signal.SIGXCPU or (sig == signal.SIGKILL and cpu >= timeout): return bad('timeout', f'stopped after {cpu:.1f} s of CPU')
-        return bad('killed', f'ended by {signal.Signals(sig).name}' if sig else f'ended with code {status >> 8} before it gave a result')
+        return bad('killed', f'ended by {_signal_name(sig)}' if sig else f'ended with code {status >> 8} before it gave a result')
     try:
         m = json.loads(data)
         if set(m) != {'status', 'answer', 'stdout', 'error'} or m['status'] not in STATUSES: raise ValueError
@@ -107,7 +111,7 @@ class _Worker:
             except OSError: pass
         self.proc.wait()
 
-# %% ../nbs/03_executor.ipynb #25c85718
+# %% ../nbs/03_executor.ipynb #4eae3327
 def _close(workers):
     while workers: workers.pop().close()
 
@@ -127,6 +131,7 @@ class Executor:
         if os.name != 'posix': raise SandboxError('programs cannot be confined on Windows: install WSL (wsl --install) and run there')
         self.workers, self.timeout, self.min_level, self.allow_weak = workers, timeout, min_level, allow_weak
         self.cfg = dict(preload=list(preload), timeout=timeout, wall=wall or 3 * timeout + 1, memory=memory << 20, without=list(without), path=[p for p in sys.path if p], debug=debug)
+        self._lock = threading.Lock()                      # one call at a time
         self._pool = []; self._finalizer = weakref.finalize(self, _close, self._pool)
         self.isolation = None
         self._start()
@@ -155,8 +160,9 @@ class Executor:
         )->list: # a `Result` each, in the same order
         "Run every program once, equal ones together."
         unique = list(dict.fromkeys(programs))
-        try: done = self._run(unique)
-        except BaseException: self.close(); raise      # Ctrl-C: what is running dies; the next call starts afresh
+        with self._lock:
+            try: done = self._run(unique)
+            except BaseException: self.close(); raise      # Ctrl-C: what is running dies; the next call starts afresh
         return [done[p] for p in programs]
 
     def _run(self, programs):

@@ -186,9 +186,9 @@ class Sandbox:
         for f, *args in self.steps:
             if f(*args) == -1: raise OSError('a layer could not be entered')
 
-# %% ../nbs/03a_sandbox.ipynb #250528a2
+# %% ../nbs/03a_sandbox.ipynb #7bf26a48
 def _p_memory(sb): bytearray(sb.memory + (64 << 20))
-def _p_read(sb): open(sys.executable or '/etc/passwd', 'rb').read(1)
+def _p_read(sb): open('/etc/passwd', 'rb').read(1)
 def _p_list(sb):
     if not os.listdir('/'): raise OSError('empty')
 def _p_write(sb):
@@ -196,7 +196,7 @@ def _p_write(sb):
         try: path = f'{folder}/rstar-probe-{os.getpid()}'; os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)); return os.unlink(path)
         except OSError: pass
     raise OSError('nowhere to write')
-def _p_network(sb): s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0))
+def _p_network(sb): s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 9)) # works wherever there is a network, sends nothing
 def _p_fork(sb):
     if (pid := os.fork()) == 0: os._exit(0)
     os.waitpid(pid, 0)

@@ -6,7 +6,7 @@
 __all__ = ['STDLIB', 'SYMPY', 'TOUCH', 'JOBS', 'OUT', 'RESULTS', 'INBOX', 'DONE', 'ENDED', 'TIMEOUT', 'FLOOD', 'HEADER',
            'MESSAGE', 'preload', 'fix_randomness', 'NoFiles', 'huge_pages', 'OutputLimit', 'Capture', 'text_of',
            'tagged', 'Plain', 'describe', 'Stage', 'encode', 'child', 'channel', 'Zygote', 'supervise', 'descriptors',
-           'main', 'probe']
+           'die_with_parent', 'main', 'probe']
 
 # %% ../nbs/03b_zygote.ipynb #bab41c58
 import ctypes, gc, importlib, io, json, os, random, select, signal, struct, sys, time, traceback, types
@@ -51,13 +51,13 @@ def preload(
         if name in TOUCH: exec(compile(TOUCH[name], 'touch', 'exec'), {})
     exec(compile('from fractions import Fraction\nx = [i for i in range(3)]\nprint(end="")', 'touch', 'exec'), {})
 
-# %% ../nbs/03b_zygote.ipynb #c1487cef
+# %% ../nbs/03b_zygote.ipynb #7f8f1d52
 _urandom_state = random.Random(0)
 def _fixed_urandom(n): return _urandom_state.randbytes(n)
 
 def fix_randomness():
     "The same draws in every child: seeds fixed, and unseeded generators start from 0."
-    random._urandom = _fixed_urandom                 # SystemRandom, secrets, and numpy's default_rng()
+    random._urandom = os.urandom = _fixed_urandom    # SystemRandom, secrets, uuid4, and numpy's default_rng()
     seed = random.Random.seed
     def fixed(self, a=None, version=2): return seed(self, 0 if a is None else a, version)
     random.Random.seed = fixed
@@ -300,7 +300,7 @@ class Zygote:
             _write(RESULTS, HEADER.pack(len(data), verdict, status, cpu) + data)
             if verdict != ENDED: self.stop(pid)
 
-# %% ../nbs/03b_zygote.ipynb #a0a05393
+# %% ../nbs/03b_zygote.ipynb #f31898ca
 def supervise(pid, parent):
     "Wait until the zygote ends or the host is gone, whichever comes first; leave nothing behind."
     poll = select.poll(); poll.register(JOBS, 0)
@@ -321,6 +321,10 @@ def descriptors():
     for fd in 0, 1: os.dup2(high[2], fd)
     os.closerange(100, 200)
 
+def die_with_parent():
+    "The kernel kills us when the parent ends (1), and gives us the orphans among our descendants (36)."
+    if _linux: libc = ctypes.CDLL(None); libc.prctl(1, int(signal.SIGKILL), 0, 0, 0); libc.prctl(36, 1, 0, 0, 0)
+
 def main():
     "Run the zygote; whatever goes wrong is said on the real standard error."
     try: _main()
@@ -334,14 +338,14 @@ def _main():
     sb = Sandbox(cfg['memory'], int(cfg['timeout']) + 2, cfg['without'])
     sb.unshare()
     if (pid := os.fork()): os.close(RESULTS); supervise(pid, parent)
-    if _linux:
-        libc = ctypes.CDLL(None); libc.prctl(1, signal.SIGKILL, 0, 0, 0); libc.prctl(36, 1, 0, 0, 0)  # die with the parent; adopt orphans
+    die_with_parent()
     preload(cfg['preload']); fix_randomness()
     sys.path[:] = []; sys.meta_path.append(NoFiles); sys.path_importer_cache.clear()
     z = Zygote(sb, cfg['timeout'], cfg['wall'])
     gc.collect(); gc.freeze(); gc.disable()
     if _linux: huge_pages()
     sb.seal()
+    die_with_parent()                                 # once more: a change of rights resets it
     hello = json.dumps(dict(layers=sb.state, probes=probe(z), startup=time.monotonic() - began)).encode()
     _write(RESULTS, struct.pack('<I', len(hello)) + hello)
     if not cfg.get('debug'): os.dup2(0, 2)
