@@ -277,7 +277,7 @@ def read_one(
     if (quantity := read_quantity(text)) is not None: return quantity
     return read_formula(text)
 
-# %% ../nbs/02b_answer_forms.ipynb #c009e91b
+# %% ../nbs/02b_answer_forms.ipynb #837ac51f
 def read_value(
     value, # an answer as Python data, as the executor's plain data, or as text
     depth:int=0, # how deep we are in nested containers
@@ -292,7 +292,7 @@ def read_value(
     if isinstance(value, float): return read_float(float.__float__(value))
     if kind is complex: return read_complex(value)
     if kind is Fraction: return Num(value)
-    if kind is Decimal: return read_text(str(value)) if value.is_finite() else read_float(float(value))
+    if kind is Decimal: return read_text(str(value)) if value.is_finite() else Unread("") if value.is_nan() else read_float(float(value))
     if kind is dict: return read_tagged(value, depth)
     if kind in (list, tuple): return Seq(*("[]" if kind is list else "()"), _items(value, depth), True)
     if kind in (set, frozenset): return Braces(_items(value, depth))
@@ -303,7 +303,7 @@ def _items(values, depth):
     if len(values) > 1000: raise CannotRead("too many values")
     return tuple(read_value(v, depth + 1) for v in values)
 
-# %% ../nbs/02b_answer_forms.ipynb #6de2c6ca
+# %% ../nbs/02b_answer_forms.ipynb #ad58f67c
 def read_float(
     x:float, # what a program computed
 ): # an approximate `Num`, an infinity, or `Unread` for a nan
@@ -317,7 +317,7 @@ def read_complex(
 ): # an approximate formula in i
     "Read a complex number."
     if z.imag == 0: return read_float(z.real)
-    if z != z or abs(z) == float("inf"): return Unread("")
+    if z - z != 0: return Unread("")
     return Algebra(("add", ("num", Fraction(z.real), True), ("mul", ("num", Fraction(z.imag), True), ("const", "i"))))
 
 # %% ../nbs/02b_answer_forms.ipynb #e623559b
