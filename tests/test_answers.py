@@ -109,7 +109,7 @@ def test_reading_keeps_the_kind(text, kind): assert isinstance(read_text(text), 
 
 @pytest.mark.parametrize("given, reference, rule", [
     (18, "18", "exact number"), (0.1 + 0.2, "0.3", "number within 1e-9"), ("50%", "0.5", "percent as a share"), ("5 m", "500 cm", "converted unit"),
-    ("[1,3]", "(1,3)", "brackets differ"), ("3,5", "5,3", "several in any order"), ("x=5", "5", "solved equation"), ("2x", "x+x", "formula")])
+    ("[1,3]", "(1,3)", "brackets differ"), ("3,5", "5,3", "several in any order"), ("x=5", "5", "solved equation"), ("2x", "x+x", "formula"), ("2x - y = -3", "y = 2x + 3 ", "equation up to a factor"), ("2x - y = 3", "4x - 2y = 6", "equation up to a factor")])
 def test_the_rule_is_named(given, reference, rule): assert compare(given, reference).rule == rule
 
 
@@ -244,6 +244,12 @@ def test_polynomials_by_their_coefficients(p, q):
     def trim(c): return c[:max((k + 1 for k, a in enumerate(c) if a), default=0)]
     assert (compare(spell(p), spell(q)).verdict == "equal") == (trim(p) == trim(q))
     assert compare(spell(p[::-1]), " + ".join(f"{a} x^{{{len(p) - 1 - k}}}" for k, a in enumerate(p)).replace("+ -", "- ")).verdict == "equal"
+
+
+def test_long_collections_are_refused_rather_than_compared_pair_by_pair():
+    many = list(range(900))
+    assert compare(set(many), set(many[::-1])) == Verdict("undecided", "too many values")
+    assert compare(many, many).verdict == "equal" and compare(many, many[::-1]).verdict == "different"
 
 
 # ---- exact values
