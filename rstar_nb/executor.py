@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STATUSES', 'FIXES', 'SandboxError', 'Result', 'read_message', 'Isolation', 'Executor']
 
-# %% ../nbs/03_executor.ipynb #ba360732
+# %% ../nbs/03_executor.ipynb #d6f33af8
 import atexit, json, os, selectors, signal, struct, subprocess, sys, threading, time, weakref
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from .sandbox import LAYERS, PROBES, level
+import rstar_nb
+from .sandbox import PROBES, level
 from .zygote import DONE, ENDED, TIMEOUT, FLOOD, HEADER
 
 # %% ../nbs/03_executor.ipynb #814d0168
@@ -74,14 +75,14 @@ FIXES = dict(seccomp='a kernel with seccomp filters on x86_64 or aarch64', landl
              namespaces='user namespaces (sysctl kernel.unprivileged_userns_clone or apparmor_restrict_unprivileged_userns)',
              limits='a POSIX system', uid='root')
 
-# %% ../nbs/03_executor.ipynb #5a0c1c5d
+# %% ../nbs/03_executor.ipynb #b83db05f
 _CODE = "import sys; sys.path.insert(0, sys.argv.pop()); from rstar_nb.zygote import main; del sys.path[0]; main()"
 
 class _Worker:
     "One zygote as the host sees it."
     def __init__(self, cfg):
         env = dict(PYTHONHASHSEED='0', PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8', TZ='UTC', HOME='/', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
-        self.proc = subprocess.Popen([sys.executable, '-P', '-c', _CODE, json.dumps(cfg), str(Path(__file__).parent.parent)], env=env, cwd='/',
+        self.proc = subprocess.Popen([sys.executable, '-P', '-c', _CODE, json.dumps(cfg), str(Path(rstar_nb.__file__).parent.parent)], env=env, cwd='/',
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if cfg.get('debug') else subprocess.DEVNULL, bufsize=0, start_new_session=True)
         self.out, self.buffer, self.jobs = self.proc.stdout.fileno(), b'', deque()
     def hello(self):

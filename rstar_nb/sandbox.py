@@ -132,7 +132,7 @@ def keep_capabilities(
     head, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(bits, bits, 0, 0, 0, 0)
     _call('capset', ctypes.byref(head), ctypes.byref(data))
 
-# %% ../nbs/03a_sandbox.ipynb #f8fb6788
+# %% ../nbs/03a_sandbox.ipynb #3a388aea
 class Sandbox:
     "The layers, prepared once; `enter` puts the calling process inside, for good."
     def __init__(self,
@@ -141,7 +141,7 @@ class Sandbox:
         without=(), # layers to leave out, to measure what they buy
         ):
         self.memory, self.cpu, self.without, self.steps = memory, cpu, set(without), []
-        self.state = {l: 'switched off' if l in self.without else '' for l in LAYERS}
+        self.state = {l: 'switched off' if l in self.without else 'not tried' for l in LAYERS}
         for layer in 'landlock', 'seccomp', 'limits', 'uid': self.attempt(layer, getattr(self, f'_{layer}'))
 
     def attempt(self, layer, f):
