@@ -156,6 +156,12 @@ def test_seccomp_denies_by_default_on_both_machines():
 def test_no_message_breaks_the_host(data, verdict, status):
     assert read_message(data, verdict, status, .1, 2.).status in ('ok', 'error', 'memory', 'output', 'killed', 'timeout')
 
+@pytest.mark.parametrize('change', [dict(status='fine'), dict(status='timeout'), dict(status=1), dict(stdout=1), dict(error=2), dict(reward=1)])
+def test_a_message_with_a_wrong_field_is_no_result(change):
+    message = dict(status='ok', answer=1, stdout='', error=None)
+    assert read_message(json.dumps(message).encode(), Z.DONE, 0, .1, 2.).ok
+    assert read_message(json.dumps({**message, **change}).encode(), Z.DONE, 0, .1, 2.) == Result('killed', None, '', 'it sent a broken result', .1)
+
 names = st.sampled_from(['x', 'y', 'answer', 'f', 'print', 'len', 'range', 'os', 'sys', 'exit', 'open', '__builtins__', '__import__'])
 atoms = names | st.integers(-10, 10 ** 6).map(str) | st.sampled_from(['[]', '{}', '""', 'None', '1e308', '(1,)', 'b"x"', '...'])
 exprs = st.recursive(atoms, lambda e: st.tuples(e, st.sampled_from('+ - * / // % ** < == and or in is .'.split()), e).map(' '.join) | e.map(lambda a: f'({a})') | e.map(lambda a: f'[{a} for x in range(9)]')
