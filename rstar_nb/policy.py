@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_model', 'derive_seed', 'uniforms', 'pick_tokens',
-           'Candidate', 'Policy']
+           'backbone', 'Candidate', 'Policy']
 
-# %% ../nbs/04_policy.ipynb #ab40e1bd
-import hashlib, json, math, re, struct
+# %% ../nbs/04_policy.ipynb #0347c924
+import hashlib, json, re
 from dataclasses import dataclass
-from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 # %% ../nbs/04_policy.ipynb #18df6a88
 STEP_END = "\n\n"
@@ -43,16 +42,17 @@ def train_tokenizer(texts,  # sample of questions and programs
     tok.train_from_iterator(list(texts) + numbers * len(list(texts)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>")
 
-# %% ../nbs/04_policy.ipynb #4e68f1fe
-def tiny_model(vocab_size:int, seed:int=0, hidden_size:int=128, num_hidden_layers:int=4, num_attention_heads:int=4,
-               num_key_value_heads:int=1, intermediate_size:int=256, max_position_embeddings:int=512) -> LlamaForCausalLM:
-    "A randomly initialised Llama with well under a million parameters."
+# %% ../nbs/04_policy.ipynb #0c1cc0c0
+def tiny_model(vocab_size:int, seed:int=0, hidden_size:int=128, num_hidden_layers:int=2, num_attention_heads:int=8, num_key_value_heads:int=4,
+               head_dim:int=32, intermediate_size:int=256, max_position_embeddings:int=640) -> Qwen3ForCausalLM:
+    "A randomly initialised Qwen3 with well under a million parameters."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(LlamaConfig(
+        return Qwen3ForCausalLM(Qwen3Config(
             vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, num_attention_heads=num_attention_heads,
-            num_key_value_heads=num_key_value_heads, intermediate_size=intermediate_size, max_position_embeddings=max_position_embeddings,
-            tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).eval()
+            num_key_value_heads=num_key_value_heads, head_dim=head_dim, intermediate_size=intermediate_size,
+            max_position_embeddings=max_position_embeddings, rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+            initializer_range=0.04, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).eval()
 
 # %% ../nbs/04_policy.ipynb #afa08836
 def derive_seed(*parts) -> int:
@@ -75,6 +75,12 @@ def pick_tokens(logits,  # (rows, vocabulary) scores of the next token
         cum = (logp if temperature == 1 else (logits.float() / temperature).log_softmax(-1)).exp().cumsum(-1)
         ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     return ids, logp.gather(1, ids[:, None])[:, 0]
+
+# %% ../nbs/04_policy.ipynb #868d24d6
+def backbone(model):
+    "The transformer below the language-model head. LoRA layers stay in place."
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(inner, inner.base_model_prefix)
 
 # %% ../nbs/04_policy.ipynb #a84c4f3a
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@
 __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTING_STARTS', 'COUNTING_OPS', 'SEQUENCE_STARTS',
            'SEQUENCE_OPS', 'DIVISOR_STARTS', 'DIVISOR_OPS', 'EQUATION_STARTS', 'EQUATION_OPS', 'SUBJECTS', 'PEOPLE',
            'ITEMS', 'THINGS', 'LETTERS', 'RESERVED', 'SPLITS', 'Problem', 'Op', 'Subject', 'split_of', 'number_text',
-           'make_problem', 'gold_program', 'generate', 'number_variant', 'ProblemFileError', 'load_problems',
-           'save_problems']
+           'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant', 'ProblemFileError',
+           'load_problems', 'save_problems']
 
 # %% ../nbs/01_problems.ipynb #fa5bda81
 import hashlib, json, random, re
@@ -245,21 +245,26 @@ def generate(n:int,  # number of problems
         i += 1
     return problems
 
-# %% ../nbs/01_problems.ipynb #38c064ab
+# %% ../nbs/01_problems.ipynb #53fac74c
+def renumber(texts,  # a question, then texts that use its numbers
+             rng:random.Random) -> list:
+    "The texts with each number of the first one replaced by a fresh one of similar size, the same in all texts."
+    fresh, taken = {}, set(RESERVED)
+    for n in sorted({int(t) for t in re.findall(r"\d+", texts[0])}):
+        low, high = max(3, int(n * 0.7)), int(n * 1.4) + 4
+        fresh[n] = rng.choice([m for m in range(low, high + len(taken)) if m not in taken and m != n])
+        taken.add(fresh[n])
+    return [re.sub(r"\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), t) for t in texts]
+
+# %% ../nbs/01_problems.ipynb #47cd139d
 def number_variant(problem:Problem,  # a generated problem
                    program:str,  # any program for it
                    variant:int=0,  # which variant
                    ) -> tuple[str, str]:
     "(gold program, given program), both with the same fresh numbers in place of the question's."
     rng = random.Random(f"{problem.id}/variant/{variant}")
-    numbers = sorted({int(t) for t in re.findall(r"\d+", problem.question)})
-    fresh, taken = {}, set(RESERVED)
-    for n in numbers:
-        low, high = max(3, int(n * .7)), int(n * 1.4) + 4
-        fresh[n] = rng.choice([m for m in range(low, high + len(taken)) if m not in taken and m != n])
-        taken.add(fresh[n])
-    swap = lambda text: re.sub(r"\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), text)
-    return swap("\n".join(gold_program(problem.id))), swap(program)
+    _, gold, given = renumber([problem.question, "\n".join(gold_program(problem.id)), program], rng)
+    return gold, given
 
 # %% ../nbs/01_problems.ipynb #f490a94a
 class ProblemFileError(ValueError):
