@@ -6,13 +6,18 @@
 __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_model', 'derive_seed', 'uniforms', 'pick_tokens',
            'backbone', 'Candidate', 'Policy']
 
-# %% ../nbs/04_policy.ipynb #0347c924
+# %% ../nbs/04_policy.ipynb #943d45ae
 import hashlib, json, re
+from contextlib import nullcontext
 from dataclasses import dataclass
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
+
+transformers.utils.logging.disable_progress_bar()  # a bar per saved or loaded tiny model hides the bars that matter
 
 # %% ../nbs/04_policy.ipynb #18df6a88
 STEP_END = "\n\n"
@@ -157,43 +162,55 @@ class Policy:
         try: return cls(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), **kwargs)
         except (OSError, ValueError) as e: raise FileNotFoundError(f"{folder}: no usable model there ({str(e).splitlines()[0]})") from None
 
-# %% ../nbs/04_policy.ipynb #2aee02f9
+# %% ../nbs/04_policy.ipynb #9589947d
+class _Copied(DynamicCache):
+    "For models that cannot share a prefix: the prefix's cache, copied k times."
+    def keep(self, groups): self.batch_select_indices((groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten())
+
+def _prefill(model, encoded, pad, k, room):
+    "Run the prefixes once: (cache for k rows each, logits of the next token (B, vocabulary), mask, tokens computed)."
+    ids, mask = _left_pad(encoded, pad, model.device)
+    share = can_share_prefix(model)
+    cache = (DynamicCache if share else _Copied)(config=model.config)
+    logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    if share: cache = SharedPrefixCache(cache, mask, k, room)
+    else: cache.k = k; cache.batch_repeat_interleave(k)
+    return cache, logits, mask, share
+
 @torch.inference_mode()
 def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
     "Candidates for a batch of encoded prefixes; the prefix is computed once per `k` candidates."
-    model, device = policy.model, policy.model.device
-    ids, mask = _left_pad(encoded, policy.pad, device)
-    max_tokens = max(1, min(max_tokens, policy.max_positions - ids.shape[1]))
-    u = torch.tensor(np.concatenate([uniforms(s, k, max_tokens) for s in seeds]))
-    cache = DynamicCache(config=model.config)
-    logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    model, device, b = policy.model, policy.model.device, len(encoded)
+    max_tokens = max(1, min(max_tokens, policy.max_positions - max(map(len, encoded))))
+    u = torch.tensor(np.concatenate([uniforms(s, k, max_tokens) for s in seeds])).view(b, k, max_tokens)
+    cache, logits, mask, share = _prefill(model, encoded, policy.pad, k, max_tokens)
     policy.prefix_tokens += int(mask.sum())
-    logits, mask = logits.repeat_interleave(k, 0), mask.repeat_interleave(k, 0)
-    if k > 1: cache.batch_repeat_interleave(k)
-    n = len(encoded) * k
-    tokens, logps = torch.zeros(n, max_tokens, dtype=torch.long), torch.zeros(n, max_tokens)
-    length, ended = torch.full((n,), max_tokens), torch.zeros(n, dtype=torch.bool)
-    rows, previous = torch.arange(n), torch.full((n,), policy.pad)
-    for t in range(max_tokens):
-        new, logp = (x.cpu() for x in pick_tokens(logits, u[rows, t].to(device), temperature))
-        tokens[rows, t], logps[rows, t] = new, logp
-        eos = new == policy.tokenizer.eos_token_id
-        stop = policy.step_ends(previous, new) | eos
-        if whole:
-            for j in (stop & ~eos).nonzero()[:, 0].tolist():
-                stop[j] = is_terminal(policy.tokenizer.decode(tokens[rows[j], :t + 1]))
-        length[rows[stop]], ended[rows[stop]] = t + 1, True
-        if stop.all() or t + 1 == max_tokens: break
-        keep = (~stop).nonzero()[:, 0]
-        if len(keep) < len(rows):
-            rows, new = rows[keep], new[keep]
-            mask = mask[keep.to(device)]
-            cache.batch_select_indices(keep.to(device))
-        previous = new
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-        logits = model(new[:, None].to(device), attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1, past_key_values=cache, use_cache=True).logits[:, -1]
+    logits, position, mask = logits.repeat_interleave(k, 0), mask.sum(1), mask.repeat_interleave(k, 0)
+    tokens, logps = torch.zeros(b, k, max_tokens, dtype=torch.long), torch.zeros(b, k, max_tokens)
+    length, ended = torch.full((b, k), max_tokens), torch.zeros(b, k, dtype=torch.bool)
+    groups, previous = torch.arange(b), torch.full((b, k), policy.pad)
+    with shared_prefix(model) if share else nullcontext():
+        for t in range(max_tokens):
+            new, logp = (x.cpu().view(-1, k) for x in pick_tokens(logits, u[groups, :, t].flatten().to(device), temperature))
+            tokens[groups, :, t], logps[groups, :, t] = new, logp
+            eos = new == policy.tokenizer.eos_token_id
+            stop = (policy.step_ends(previous, new) | eos) & ~ended[groups]
+            if whole:
+                for g, j in (stop & ~eos).nonzero().tolist(): stop[g, j] = is_terminal(policy.tokenizer.decode(tokens[groups[g], j, :t + 1]))
+            length[groups] = torch.where(stop, t + 1, length[groups])
+            ended[groups] |= stop
+            keep = (~ended[groups].all(1)).nonzero()[:, 0]
+            if len(keep) == 0 or t + 1 == max_tokens: break
+            if len(keep) < len(groups):  # a prefix leaves when all its candidates are finished
+                groups, new = groups[keep], new[keep]
+                cache.keep(keep.to(device))
+                mask = mask.view(-1, k, mask.shape[1])[keep.to(device)].flatten(0, 1)
+            previous = new
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            at = (position[groups.to(device)] + t).repeat_interleave(k)[:, None]
+            logits = model(new.view(-1, 1).to(device), attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True).logits[:, -1]
     policy.generated_tokens += int(length.sum())
-    texts = policy.tokenizer.batch_decode([r[:l] for r, l in zip(tokens.tolist(), length.tolist())], skip_special_tokens=True)
-    sums = [float(r[:l].sum()) for r, l in zip(logps, length.tolist())]
-    made = [Candidate(s.strip("\n"), lp, tuple(r[:l]), e) for s, lp, r, l, e in zip(texts, sums, tokens.tolist(), length.tolist(), ended.tolist())]
-    return [made[i:i + k] for i in range(0, n, k)]
+    tokens, length, ended = tokens.flatten(0, 1).tolist(), length.flatten().tolist(), ended.flatten().tolist()
+    texts = policy.tokenizer.batch_decode([r[:l] for r, l in zip(tokens, length)], skip_special_tokens=True)
+    made = [Candidate(text.strip("\n"), float(lp[:l].sum()), tuple(r[:l]), e) for text, lp, r, l, e in zip(texts, logps.flatten(0, 1), tokens, length, ended)]
+    return [made[i:i + k] for i in range(0, b * k, k)]
