@@ -1,0 +1,141 @@
+"Static pictures of trees: layout promises, what is shown, hostile text."
+import random, re
+import pytest
+from hypothesis import given, settings, strategies as st
+from rstar_nb.search import Node, Tree, add_children, backup
+from rstar_nb.viz import best_end, children_of, path_to, show_tree, show_trees, step_label, tidy_layout, tree_text, visible_nodes
+
+
+def random_tree(n, seed=0, widest=6):
+    rng, t = random.Random(seed), Tree("random", "any question")
+    while len(t.nodes) < n:
+        leaf = rng.choice([x.id for x in t.nodes if x.children is None])
+        add_children(t, leaf, [f"# step {rng.randrange(100)} of {rng.randrange(10**6)}\nx = {rng.random():.2f}" for _ in range(rng.randrange(1, widest))])
+    for n in t.nodes[1:]:
+        if n.children is None and rng.random() < .3:
+            n.step, n.answer, n.correct = "answer = 12", 12, rng.random() < .3
+            backup(t, n.id, 1. if n.correct else -1.)
+        elif n.children is None and rng.random() < .2: n.status, n.error = "error", "NameError: name 'y' is not defined"
+    return t
+
+
+@given(st.integers(1, 300), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_layout_promises(n, seed):
+    t = random_tree(n, seed)
+    place = tidy_layout(t)
+    assert set(place) == set(range(len(t.nodes)))
+    taken = {}
+    for i, (x, y) in place.items():
+        taken.setdefault(x, []).append(y)
+        kids = children_of(t)[i]
+        if kids:
+            assert y == pytest.approx((place[kids[0]][1] + place[kids[-1]][1]) / 2)
+            assert all(place[c][0] == x + 1 for c in kids)
+            rows = [place[c][1] for c in kids]
+            assert rows == sorted(rows)
+        else: taken.setdefault(x + 1, []).append(y)
+    for rows in taken.values():
+        rows.sort()
+        assert all(b - a > 1 - 1e-6 for a, b in zip(rows, rows[1:]))
+    assert min(y for _, y in place.values()) >= -1e-9
+
+
+def test_deep_chain_needs_no_recursion():
+    t = Tree("chain", "q")
+    for i in range(3000): add_children(t, i, ["x = 1"])
+    assert tidy_layout(t)[3000] == (3000, 0.0)
+
+
+def texts_overlap(picture):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    canvas = FigureCanvasAgg(picture.figure)
+    canvas.draw()
+    boxes = [(a.get_text(), a.get_window_extent(canvas.get_renderer())) for ax in picture.figure.axes for a in ax.texts if a.get_text().strip()]
+    return [(s, r) for k, (s, x) in enumerate(boxes) for r, y in boxes[k + 1:]
+            if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1]
+
+
+@pytest.mark.parametrize("n", [5, 40, 500])
+def test_no_text_overlaps(n):
+    assert texts_overlap(show_tree(random_tree(n, 3))) == []
+
+
+def test_no_text_overlaps_with_wide_letters_and_long_words():
+    t = Tree("wide", "q")
+    for node in range(3): add_children(t, node, ["# " + "W" * 60, "W" * 10_000, "# " + "mmm " * 50])
+    assert texts_overlap(show_tree(t)) == []
+
+
+def test_large_tree_keeps_the_path_and_its_ancestors():
+    t = random_tree(500, 1)
+    end = max((n.id for n in t.nodes if not n.node_visits), key=lambda i: len(path_to(t, i)))
+    shown = visible_nodes(t, 30, path_to(t, end))
+    assert end in shown and len(shown) <= 31 + len(path_to(t, end))
+    assert all(t.nodes[i].parent in shown for i in shown if i)
+
+
+def test_best_end_prefers_correct_then_q():
+    t = Tree("b", "q")
+    a, b, c = add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3"])
+    for i, (correct, value) in zip((a, b, c), [(False, 1.), (True, .2), (True, .6)]):
+        t.nodes[i].answer, t.nodes[i].correct = i, correct
+        backup(t, i, value)
+    assert best_end(t) == c
+    assert best_end(Tree("n", "q")) is None
+
+
+HOSTILE = ["<script>alert(1)</script>", "]]></svg><script>x</script>", "$\\frac{$", "🙂🙂\x00\x1b[31m\t", "x" * 10_000, "# " + "é" * 300, "", "\n\n", "#", "<!-- ", "\ud800"]
+
+
+def hostile_tree():
+    t = Tree("<b>id</b>", " ".join(HOSTILE))
+    for i in add_children(t, 0, HOSTILE): t.nodes[i].status, t.nodes[i].error = "error", HOSTILE[i % len(HOSTILE)]
+    for i in add_children(t, 1, [f"answer = '{h}'" for h in HOSTILE]): t.nodes[i].answer = HOSTILE[i % len(HOSTILE)]
+    return t
+
+
+def test_hostile_text_is_drawn_and_escaped():
+    picture = show_tree(hostile_tree())
+    svg = picture.svg()
+    assert "<script" not in svg and "<!-- &" not in svg and "\x00" not in svg
+    assert picture.png()[:8] == b"\x89PNG\r\n\x1a\n"
+    from xml.etree import ElementTree
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert all(len(line) < 400 for line in picture.text.split("\n")[1:])
+
+
+def test_label_is_short():
+    assert all(len(line) <= 22 for h in HOSTILE for line in step_label(h).split("\n"))
+    assert step_label("# add them\nx = 1") == "add them"
+    assert step_label("#\nx = 1") == "# x = 1"
+
+
+@pytest.mark.parametrize("tree", [Tree("e", "q", nodes=[]), Tree("one", "q"), Tree("lost", "q", nodes=[Node(0, -1, children=[1, 7]), Node(1, 0, "x = 1", children=[0, 1])])])
+def test_odd_trees(tree):
+    data, meta = show_tree(tree)._repr_mimebundle_()
+    assert set(data) == {"image/png", "image/svg+xml", "text/plain"} and meta["image/png"]["width"] > 100
+
+
+def test_pictures_are_deterministic():
+    a, b = (show_tree(random_tree(60, 5)) for _ in range(2))
+    assert a.png() == b.png() and a.svg() == b.svg()
+
+
+def test_text_marks_the_path_and_counts_the_hidden():
+    t = random_tree(500, 2)
+    text = tree_text(t, path_to(t, best_end(t)))
+    assert text.count("\n*") == len(path_to(t, best_end(t))) - 1
+    assert re.search(r"\+\d", text)
+
+
+def test_side_by_side_and_nothing_at_all():
+    assert len(show_trees([random_tree(5), random_tree(9)], ["a", "b"]).figure.axes) == 3
+    assert show_trees([])._repr_mimebundle_()
+
+
+def test_save(tmp_path):
+    for kind in ("png", "svg", "txt"):
+        show_tree(random_tree(9)).save(tmp_path / f"t.{kind}")
+        assert (tmp_path / f"t.{kind}").stat().st_size > 50
+    with pytest.raises(KeyError): show_tree(random_tree(9)).save(tmp_path / "t.pdf")
