@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INK', 'PAPER', 'GOLD', 'BORDERS', 'SIGNS', 'TEXT', 'children_of', 'stack', 'tidy_layout', 'path_to', 'best_end',
            'visible_nodes', 'outcome', 'drawable', 'step_label', 'q_color', 'edge_width', 'end_note', 'text_width',
-           'fitting_label', 'draw_tree', 'draw_legend', 'tree_text', 'TreePicture', 'show_trees', 'show_tree']
+           'fitting_label', 'draw_tree', 'draw_legend', 'tree_text', 'Picture', 'show_trees', 'show_tree']
 
 # %% ../nbs/07_trees.ipynb #34769941
 import base64, io, textwrap, warnings
@@ -193,8 +193,8 @@ def tree_text(tree, chosen=None, limit:int=40) -> str:
         todo += [(c, depth + 1) for c in reversed(children[i]) if c in shown]
     return "\n".join(lines) or "an empty tree"
 
-# %% ../nbs/07_trees.ipynb #a870bce3
-class TreePicture:
+# %% ../nbs/07_trees.ipynb #ac2ef2ae
+class Picture:
     "A drawn figure that shows itself as PNG, SVG and text."
     def __init__(self, figure, text): self.figure, self.text = figure, text
     def _save(self, **kw):
@@ -215,13 +215,13 @@ class TreePicture:
         data = {"image/png": base64.b64encode(self.png()).decode(), "image/svg+xml": self.svg(), "text/plain": self.text}
         return data, {"image/png": {"width": width, "height": height}}
 
-# %% ../nbs/07_trees.ipynb #8756d510
+# %% ../nbs/07_trees.ipynb #b32833a1
 def show_trees(trees,
                titles=None,  # one for each tree; None = the questions
                chosen=None,  # for each tree: id of the node to follow; None = the best end of each
                limit:int=24,  # most nodes drawn of each
                column:float=1.2,  # inches
-               ) -> TreePicture:
+               ) -> Picture:
     "Trees side by side, one legend."
     trees, titles = list(trees), list(titles or [t.question for t in trees])
     ends = list(chosen) if chosen is not None else [best_end(t) for t in trees]
@@ -238,7 +238,7 @@ def show_trees(trees,
         fig.text((left + 0.05) / total, 1 - 0.08 / (tall + head + foot), "\n".join(lines), fontsize=9, va="top", color=INK, parse_math=False)
         left += w + gap
     draw_legend(fig.add_axes([0, 0, 1, foot / (tall + head + foot)]))
-    return TreePicture(fig, "\n\n".join(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles)))
+    return Picture(fig, "\n\n".join(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles)))
 
 def _size(tree, shown, column) -> tuple:
     "Inches (width, height) a tree needs."
@@ -250,6 +250,6 @@ def show_tree(tree,
               limit:int=40,  # most nodes drawn
               column:float=1.5,  # inches from a step to the next
               title:str=None,  # None = the question
-              ) -> TreePicture:
+              ) -> Picture:
     "A picture of a search tree: PNG, SVG and text."
     return show_trees([tree], [title or tree.question], [best_end(tree) if chosen is None else chosen], limit, column)
