@@ -47,12 +47,12 @@ def event_data(e) -> dict:
     def plain(x): return [plain(y) for y in x] if isinstance(x, (list, tuple)) else x if isinstance(x, (str, int)) else number(x)
     return {k: plain(v) for k, v in e.items() if k in ("kind", "path", "node", "children", "nodes", "status", "ppm", "reward", "before", "after")}
 
-# %% ../nbs/07a_widget.ipynb #d28108d1
+# %% ../nbs/07a_widget.ipynb #a1a2a975
 def node_data(tree, i:int, start:dict, full:dict, compact:dict) -> dict:
     "One node for the viewer: what it says, where it stands, what was known before the log."
     n = tree.nodes[i]
     visits, value = start["before"].get(i, (n.node_visits, n.value_sum))
-    return dict(parent=n.parent if i else -1, children=[c for c in n.children or [] if i < c < len(tree.nodes)], step=clean(n.step), label=clean(step_label(n.step, 24)),
+    return dict(parent=n.parent if i else -1, children=[c for c in n.children or [] if i < c < len(tree.nodes)], step=clean(n.step), label=clean(step_label(n.step, 20)), name=clean(step_label(n.step, 60, 1)),
                 prior=number(n.prior, 0.0), status=clean(n.status), error=clean(n.error), answer=None if n.answer is None else clean(n.answer, 2000),
                 ppm=number(n.ppm), correct=n.correct, at=full.get(i, (0, 0)), compact=compact.get(i), n0=visits, w0=number(value, 0.0), n1=n.node_visits,
                 alive0=i in start["made"], ran0=i in start["ran"], scored0=number(n.ppm) is not None and i in start["scored"], judged0=i in start["judged"])

@@ -70,7 +70,7 @@ function mountTree(el, data, host) {
   const root = h("div", { class: "rstar-tree", tabindex: "0", "data-lm-suppress-shortcuts": "true", "aria-label": "search tree", role: "group" });
   const button = (text, title, f) => h("button", { type: "button", title, "aria-label": title, onclick: f }, text);
   const slider = h("input", { type: "range", class: "timeline", min: 0, max: last, value: last, "aria-label": "events played", oninput: e => goto(+e.target.value) });
-  const count = h("span", { class: "count" }), play = button("▶ play", "play or pause (space)", () => toggle());
+  const count = h("span", { class: "count" }), play = button("play", "play or pause (space)", () => toggle());
   const speed = h("select", { "aria-label": "speed", class: "speed", onchange: () => { if (timer) { toggle(); toggle(); } } }, ...[["slow", 1200], ["normal", 450], ["fast", 90]].map(([t, v]) => h("option", { value: v, selected: t === "normal" }, t)));
   const pills = Object.fromEntries(PHASES.map(k => [k, h("span", {}, k)])), what = h("div", { class: "what", "aria-live": "polite" });
   const find = h("input", { type: "search", placeholder: "search steps", "aria-label": "search steps", oninput: () => search(find.value), onkeydown: e => { if (e.key === "Enter") nextHit(e.shiftKey ? -1 : 1); } });
@@ -83,7 +83,7 @@ function mountTree(el, data, host) {
   const detail = h("div", { class: "detail" }, h("div", { class: "bar" }, ruleInput, h("label", {}, "c", cInput), cText), content);
   let follow = true;
   root.append(h("h4", {}, data.question),
-    h("div", { class: "bar" }, button("⏮", "first event (Home)", () => goto(0)), button("◀", "one phase back (left)", () => goto(at - 1)), play, button("▶", "one phase on (right)", () => goto(at + 1)), button("⏭", "last event (End)", () => goto(last)), slider, count,
+    h("div", { class: "bar" }, button("|◀", "first event (Home)", () => goto(0)), button("◀", "one phase back (left)", () => goto(at - 1)), play, button("▶", "one phase on (right)", () => goto(at + 1)), button("▶|", "last event (End)", () => goto(last)), slider, count,
       button("− rollout", "one rollout back (shift+left)", () => jump(-1)), button("+ rollout", "one rollout on (shift+right)", () => jump(1)), speed),
     h("div", { class: "bar" }, h("span", { class: "phases" }, ...Object.values(pills)), what),
     h("div", { class: "bar" }, find, hits, check("all nodes", !data.compact, v => { arrange(v); }, "show-all"), check("solutions", true, v => svg.classList.toggle("solutions", v), "show-solutions"),
@@ -95,7 +95,7 @@ function mountTree(el, data, host) {
   function legend() {
     const dot = (fill, cls, text) => { const g = s("g", { class: "n " + cls }); g.append(s("circle", { class: "disc", cx: 8, cy: 8, r: 6, fill })); const box = s("svg", { width: 16, height: 16 }); box.append(g); return h("span", {}, box, " " + text); };
     return h("div", { class: "legend" }, dot(qColor(-1), "", "Q = −1"), dot(qColor(0), "", "Q = 0"), dot(qColor(1), "", "Q = +1"), dot("#e4e4e4", "", "not visited"), dot("#fff", "failed", "did not run"), dot("#fff", "correct", "correct ✓"), dot("#fff", "wrong", "wrong ✗"),
-      h("span", {}, "number and line width: visits"), h("span", {}, "keys: ←/→ phase, shift rollout, space play, w/s sibling, a/d parent/child, / search"));
+      h("span", {}, "number and line width: visits"), h("span", { class: "keys" }, "keys: ←/→ phase, shift rollout, space play, w/s sibling, a/d parent/child, / search"));
   }
 
   // ---- the drawing: every node once, then only what changes --------------------------------------------------------
@@ -111,7 +111,7 @@ function mountTree(el, data, host) {
     n.label.split("\n").forEach((line, k, all) => label.append(s("text", { x: -0.78 * COL, y: -8 - 12 * (all.length - 1 - k) }, line)));
     v.halo = s("circle", { class: "halo", r: R + 5 }); v.disc = s("circle", { class: "disc", r: R }); v.count = s("text", { class: "count", y: 4 });
     v.end = s("text", { class: "end", x: R + 7, y: 4 }); v.reward = s("text", { class: "reward", y: R + 14 });
-    if (i) g.append(label);
+    g.append(s("rect", { class: "touch", x: i ? -0.78 * COL : -R, y: i ? -34 : -R, width: i ? 0.78 * COL + R : 2 * R, height: i ? 34 + R : 2 * R })); if (i) g.append(label);
     g.append(v.halo, v.disc, v.count, v.end, v.reward, s("title", {}, i ? n.step.slice(0, 300) : "the question"));
     g.addEventListener("click", () => { pick(i); root.focus({ preventScroll: true }); });
     layers[3].append(g);
@@ -148,7 +148,7 @@ function mountTree(el, data, host) {
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width * scale); svg.setAttribute("height", height * scale);
   }
-  function fit() { scale = 1; zoom(Math.min(1.2, (canvas.clientWidth - 20) / width, Math.max(0.55, (canvas.clientHeight - 20) / height)) || 1); }
+  function fit() { scale = 1; zoom(Math.min(1.2, Math.max(0.85, (canvas.clientWidth - 20) / width)) || 1); }
   function reveal(i) {
     const p = view[i] && view[i].place;
     if (!p) return;
@@ -203,7 +203,8 @@ function mountTree(el, data, host) {
     if (e.kind === "execute") return `${e.status.filter(x => x === "ok").length} of ${e.nodes.length} ran`;
     if (e.kind === "score") return "PPM scores " + e.ppm.map(signed).join(", ");
     if (e.kind !== "backup") return e.kind;
-    return `reward ${signed(e.reward)} to ` + e.path.map((i, k) => `${i || "root"}: N ${e.before[k][0]}→${e.after[k][0]}, sum ${signed(e.before[k][1])}→${signed(e.after[k][1])}`).reverse().join("; ");
+    const change = k => `${e.path[k] || "root"}: N ${e.before[k][0]} → ${e.after[k][0]}, sum ${signed(e.before[k][1])} → ${signed(e.after[k][1])}`;
+    return `reward ${signed(e.reward)} to ${e.path.length} nodes, from ` + [...new Set([e.path.length - 1, 0])].map(change).join(" up to ");
   }
   function jump(way) {
     let to = at;
@@ -214,7 +215,7 @@ function mountTree(el, data, host) {
   function toggle() {
     if (timer) { clearInterval(timer); timer = null; }
     else if (last) { if (at === last) goto(0); timer = setInterval(() => { goto(at + 1); if (at === last) toggle(); }, +speed.value); }
-    play.textContent = timer ? "⏸ pause" : "▶ play";
+    play.textContent = timer ? "pause" : "play";
   }
 
   // ---- the node in hand ----------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ function mountTree(el, data, host) {
     const rows = kids.map((i, k) => ({ i, k, runs: ran[i] && nodes[i].status === "ok", b: bonus(i, c, rule) })).map(r => ({ ...r, total: r.runs ? (r.b === Infinity ? Infinity : q(r.i) + r.b) : -Infinity }));
     rows.sort((a, b) => b.total === a.total ? a.k - b.k : b.total > a.total ? 1 : -1);
     const table = h("table", { class: "ranking", "data-parent": parent }, h("thead", {}, h("tr", {}, ...[title, "N", "Q", rule === "uct" ? "c·√(ln Nₚ/N)" : "c·P·√Nₚ/(1+N)", rule.toUpperCase()].map(x => h("th", {}, x)))),
-      h("tbody", {}, ...rows.map((r, k) => h("tr", { "data-node": r.i, class: r.i === picked ? "me" : "", onclick: () => pick(r.i) }, h("td", {}, `${r.runs ? k + 1 + "." : "×"} ${nodes[r.i].label.replace("\n", " ")}`), ...(r.runs ? [N[r.i], known(r.i) ? signed(q(r.i)) : "–", signed(r.b), signed(r.total)] : ["–", "–", "–", "did not run"]).map(x => h("td", {}, String(x)))))));
+      h("tbody", {}, ...rows.map((r, k) => h("tr", { "data-node": r.i, class: r.i === picked ? "me" : "", onclick: () => pick(r.i) }, h("td", {}, `${r.runs ? k + 1 + "." : "×"} ${nodes[r.i].name}`), ...(r.runs ? [N[r.i], known(r.i) ? signed(q(r.i)) : "–", signed(r.b), signed(r.total)] : ["–", "–", "–", "did not run"]).map(x => h("td", {}, String(x)))))));
     return table;
   }
 
@@ -275,10 +276,10 @@ function mountTree(el, data, host) {
 
   // ---- start ---------------------------------------------------------------------------------------------------
   el.append(root);
-  arrange(full);
+  arrange(full); reveal(0);
   goto(host.get("position") === null || host.get("position") === undefined ? last : host.get("position"), true);
   if (host.get("selected_node") !== null && host.get("selected_node") !== undefined) pick(host.get("selected_node"), true);
-  if (typeof ResizeObserver !== "undefined") { const once = new ResizeObserver(() => { if (canvas.clientWidth) { fit(); if (picked !== null) reveal(picked); once.disconnect(); } }); once.observe(canvas); }
+  if (typeof ResizeObserver !== "undefined") { const once = new ResizeObserver(() => { if (canvas.clientWidth) { fit(); reveal(picked === null ? 0 : picked); once.disconnect(); } }); once.observe(canvas); }
   root.viewer = { goto, pick, setC: c => { cInput.value = c; drawDetail(); }, setRule: r => { ruleInput.value = r; drawDetail(); }, get at() { return at; }, get picked() { return picked; }, stop: () => timer && toggle() };
   return root.viewer;
 }

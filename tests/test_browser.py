@@ -1,0 +1,414 @@
+"The viewer in a real browser: exported pages from disk, and the widget in JupyterLab."
+import json, math, os, re, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import pytest
+from rstar_nb.report import embed, tree_page, write_report, write_tree_page
+from rstar_nb.search import Node, Tree, add_children, backup, replay, search, tree_to_json
+from rstar_nb.store import append_lines
+from rstar_nb.ucb import puct, uct
+from rstar_nb.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+HOSTILE = ["<script>window.hacked = 1</script>", "</script><script>window.hacked = 1</script>", "<img src=x onerror='window.hacked=1'>", "🙂 \u2028 \ud800", "# " + "long " * 2000, "x" * 10_000]
+
+
+class Policy:
+    "Three steps, one of which fails; programs of two steps."
+    def propose(self, prefixes, k, seeds, temperature=1.0):
+        from rstar_nb.policy import Candidate
+        first = ["# two numbers\na = 20", "# one more\na = 21", "a = 1 / 0"]
+        return [[Candidate(t, -.5 * i - .1, (1, 2), True) for i, t in enumerate(first if not steps else ["# the sum\nanswer = a + 12", "# too much\nanswer = a + 13", "answer = b"])] for _, steps in prefixes]
+    def score(self, prefixes): return [.25 if "20" in steps[0] else -.5 for _, steps in prefixes]
+
+
+class Runner:
+    "Runs the steps above without an executor."
+    def run(self, programs):
+        from types import SimpleNamespace as R
+        out = []
+        for p in programs:
+            scope = {}
+            try: exec(p, scope); out.append(R(status="ok", error="", answer=scope.get("answer")))
+            except Exception as e: out.append(R(status="error", error=f"{type(e).__name__}: {e}", answer=None))
+        return out
+
+
+def grown(rollouts=5, ppm=True):
+    return search([Tree("sum", "What is 20 + 13?")], Policy(), Runner(), rollouts, 3, references={"sum": "33"}, ppm=Policy() if ppm else None)[0]
+
+
+def hostile_tree():
+    t = Tree(HOSTILE[1], " ".join(HOSTILE[:4]))
+    for i in add_children(t, 0, HOSTILE): t.nodes[i].status, t.nodes[i].error = ("ok", "") if i % 2 else ("error", HOSTILE[i % 4])
+    for i in add_children(t, 1, [f"# {HOSTILE[2]}\nanswer = {k}" for k in range(3)]): t.nodes[i].answer = HOSTILE[i % 4]
+    return t
+
+
+# -- data, no browser needed ------------------------------------------------------------------------------------------
+
+def test_data_is_plain_json_and_replays():
+    t = grown()
+    data = json.loads(json.dumps(viewer_data(t), allow_nan=False))
+    assert [e["kind"] for e in data["events"]] == [e["kind"] for e in t.events]
+    assert beginnings(t)["made"] == {0}
+    assert data["selected"] and t.nodes[data["selected"][0]].correct
+
+
+def test_data_of_odd_trees():
+    t = grown()
+    t.nodes[1].ppm, t.nodes[2].prior, t.nodes[2].answer = float("nan"), float("inf"), float("nan")
+    t.events += [dict(kind="backup", path=[0, 99], before=[], after=[], reward=1.), dict(kind="dance"), {}, dict(kind="expand")]
+    data = viewer_data(t)
+    json.dumps(data, allow_nan=False)
+    assert len(data["events"]) == len(t.events) - 4
+    for t in (Tree("e", "q", nodes=[]), Tree("one", "q"), hostile_tree()): json.dumps(viewer_data(t), allow_nan=False).encode()
+
+
+def test_hand_made_tree_keeps_its_numbers():
+    t = Tree("h", "q")
+    add_children(t, 0, ["a = 1", "a = 2"])
+    t.nodes[1].node_visits, t.nodes[1].value_sum = 5, 2.
+    backup(t, 2, 1.)
+    data = viewer_data(t)
+    assert (data["nodes"][1]["n0"], data["nodes"][2]["n0"], data["nodes"][2]["n1"]) == (5, 0, 1)
+    assert all(n["alive0"] for n in data["nodes"])
+
+
+def test_pairs_and_solutions_are_found_by_their_steps():
+    t = grown()
+    path = t.steps(len(t.nodes) - 1)
+    assert node_of(t, path) == len(t.nodes) - 1 and node_of(t, path + ["x"]) is None
+    data = viewer_data(t, pairs=[dict(better=t.steps(1), worse=t.steps(2)), (1, 2), (["no such step"], 1)], selected=[dict(steps=t.steps(2))])
+    assert data["pairs"] == [[1, 2], [1, 2]] and data["selected"] == [2]
+
+
+def test_embedded_data_cannot_end_the_script():
+    page = tree_page(hostile_tree())
+    assert len(re.findall("<script", page)) == 2 and len(re.findall("</script", page)) == 2
+    assert "<img src=x" not in page
+    assert json.loads(embed(HOSTILE[:3])) == HOSTILE[:3]
+    assert "</script" not in viewer_source("viewer.js").lower()
+
+
+def test_viewer_never_parses_text_as_markup():
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", viewer_source("viewer.js"))
+
+
+def test_page_asks_for_nothing_from_a_network():
+    page = tree_page(grown())
+    assert "default-src 'none'" in page and "unsafe-inline'; img" in page
+    assert re.findall(r"""(?:src|href)=["'](?!data:)[^"']*""", page) == []
+    assert set(re.findall(r"https?://[\w./]+", page)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_widget_refuses_a_node_that_is_not_there():
+    import traitlets
+    w = TreeWidget(grown())
+    w.selected_node = 1
+    with pytest.raises(traitlets.TraitError): w.selected_node = 10_000
+    with pytest.raises(KeyError): w.select("no such step")
+    w.select(w.tree.nodes[2].step)
+    assert w.selected_node == 2
+    assert {"image/png", "text/plain"} <= set(w._repr_mimebundle_()[0])
+
+
+def run_folder(path, name="a_run"):
+    run = path / name
+    easy, hard = grown(), grown(1)
+    for n in hard.nodes: n.correct = False if n.correct is not None else None
+    for e in hard.events:
+        if e["kind"] == "backup": e["reward"] = -1.
+    for k, t in ((1, hard), (2, easy)):
+        (run / f"round_{k}").mkdir(parents=True)
+        evil = hostile_tree()
+        for i in (7, 8): evil.nodes[i].correct = i == 7; backup(evil, i, 1. if i == 7 else -1.)
+        append_lines(run / f"round_{k}" / "search.jsonl", [dict(tree_to_json(t), level=1, subject="x", solved=k == 2), json.loads(json.dumps(tree_to_json(evil)).replace("\\ud800", "?"))])
+    counts = dict(n=40, correct=20, by_level={"1": [15, 20], "2": [5, 20]})
+    append_lines(run / "metrics.jsonl", [dict(round=k, policy=counts, search=counts, coverage=counts if k else None, tokens={}, seconds=dict(search=60.)) for k in range(3)])
+    (run / "config.json").write_text(json.dumps(dict(settings=dict(rounds=2), note=HOSTILE[0])))
+    return run
+
+
+def test_report_of_whole_torn_and_empty_runs(tmp_path):
+    run = run_folder(tmp_path)
+    with open(run / "round_2" / "search.jsonl", "a") as f: f.write('{"problem_id": "torn')
+    with open(run / "metrics.jsonl", "a") as f: f.write('{"round": 3, "pol')
+    before = (run / "metrics.jsonl").read_bytes()
+    page = write_report(run).read_text()
+    assert "One problem, two rounds" in page and "3 rounds measured" in page and "50.0 % (35.2-64.8)" in page
+    assert "<script>window" not in page and "&lt;script&gt;window" in page
+    assert (run / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "new").mkdir()
+    with pytest.raises(FileNotFoundError): write_report(tmp_path / "new")
+    (tmp_path / "new" / "config.json").write_text("{}")
+    assert "0 rounds measured" in write_report(tmp_path / "new").read_text()
+
+
+# -- exported pages in Chromium ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    context = chromium.new_context(viewport=dict(width=1300, height=900))
+    page = context.new_page()
+    page.problems, page.requests = [], []
+    page.on("console", lambda m: m.type == "error" and page.problems.append(m.text))
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on("request", lambda r: page.requests.append(r.url))
+    yield page
+    context.close()
+
+
+def opened(page, tree, tmp_path, **kw):
+    page.goto(write_tree_page(tree, tmp_path / "tree.html", **kw).as_uri())
+    page.wait_for_selector(".rstar-tree .n")
+    return page.locator(".rstar-tree")
+
+
+def ranking(view, parent=0): return [(int(r.get_attribute("data-node")), *r.locator("td").all_inner_texts()[1:]) for r in view.locator(f"table.ranking[data-parent='{parent}'] tbody tr").all()]
+def shown(x): return "∞" if x == math.inf else f"{x:+.2f}".replace("-", "−")
+def value(text): return math.inf if text == "∞" else float(text.replace("−", "-"))
+
+
+@needs_browser
+def test_click_shows_code_result_and_numbers(page, tmp_path):
+    t = grown()
+    view = opened(page, t, tmp_path)
+    end = next(n for n in t.nodes if n.correct)
+    view.locator(f".n[data-node='{end.id}']").click()
+    assert view.locator("pre.step").inner_text() == end.step
+    assert view.locator("pre.before").all_inner_texts() == t.steps(end.id)[:-1]
+    assert view.locator("pre.step .t-comment").inner_text() == end.step.split("\n")[0]
+    assert "33, correct" in view.locator(".verdict").inner_text()
+    numbers = [value(x) for x in view.locator("tr.numbers td").all_inner_texts()]
+    assert numbers == pytest.approx([end.node_visits, end.q_value, end.prior, end.ppm, end.value_sum], abs=.0051)
+    failed = next(n for n in t.nodes if n.status == "error")
+    view.locator(f".n[data-node='{failed.id}']").click()
+    assert failed.error in view.locator(".verdict").inner_text()
+    assert page.problems == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name,rule", [("uct", uct), ("puct", puct)])
+def test_slider_ranks_as_python_does(page, tmp_path, name, rule):
+    t = Tree("arms", "which arm?")
+    add_children(t, 0, ["a = 1", "a = 2", "a = 3", "a = 4", "a = 1 / 0"], [-1., -.1, -3., -2., 0.])
+    for i, (n, q) in enumerate([(30, .9), (3, .4), (9, .7), (0, 0.)], 1): t.nodes[i].node_visits, t.nodes[i].value_sum = n, n * q
+    t.nodes[5].status, t.nodes[0].node_visits, t.nodes[3].ppm = "error", 42, .2
+    view = opened(page, t, tmp_path)
+    view.locator("select.rule").select_option(name)
+    orders = set()
+    for c in (0, .5, 2, 5):
+        view.locator("input.c").fill(str(c))
+        kids = [t.nodes[i] for i in t.nodes[0].children if t.nodes[i].status == "ok"]
+        score = {n.id: rule(n.q_value, n.visits, t.nodes[0].visits, n.prior, c) for n in kids}
+        rows = [r for r in ranking(view) if "did not run" not in r]
+        assert [r[0] for r in rows] == sorted(score, key=lambda i: -score[i])
+        assert [value(r[4]) for r in rows] == pytest.approx([score[r[0]] for r in rows], abs=.0051)
+        orders.add(tuple(r[0] for r in rows))
+    assert len(ranking(view)) == len(t.nodes[0].children)
+    assert len(orders) > 1
+
+
+@needs_browser
+def test_every_moment_agrees_with_replay(page, tmp_path):
+    t = grown()
+    view = opened(page, t, tmp_path)
+    for k in [*range(len(t.events) + 1), 3, len(t.events), 0, 7]:
+        page.evaluate("k => document.querySelector('.rstar-tree').viewer.goto(k)", k)
+        then = replay(t, k)
+        live = page.evaluate("[...document.querySelectorAll('.rstar-tree .n[data-node]:not(.off)')].map(g => [+g.dataset.node, +g.querySelector('.count').textContent])")
+        assert live == [[n.id, n.node_visits] for n in then.nodes]
+
+
+@needs_browser
+def test_keyboard_and_phases(page, tmp_path):
+    t = grown()
+    view = opened(page, t, tmp_path)
+    view.focus()
+    page.keyboard.press("Home")
+    for e in t.events[:5]:
+        page.keyboard.press("ArrowRight")
+        assert view.locator(".phases .now").inner_text() == e["kind"]
+    page.keyboard.press("Shift+ArrowRight")
+    assert view.locator(".phases .now").inner_text() == "backup"
+    first = next(e for e in t.events if e["kind"] == "backup")
+    assert sorted(int(g.get_attribute("data-node")) for g in view.locator(".n.hot").all()) == sorted(first["path"])
+    assert {x for x in view.locator(".reward").all_text_contents() if x} == {shown(first["reward"]).replace(".00", "")}
+    page.keyboard.press("End")
+    page.keyboard.press("d"); page.keyboard.press("d")
+    best = max(t.nodes[0].children, key=lambda i: t.nodes[i].node_visits)
+    assert view.locator(".n.picked").get_attribute("data-node") == str(best)
+    page.keyboard.press("s")
+    assert view.locator(".n.picked").get_attribute("data-node") == str(best + 1)
+    page.keyboard.press("/"); page.keyboard.type("the sum")
+    assert view.locator(".n.hit").count() == sum("the sum" in n.step for n in t.nodes)
+    page.keyboard.press("Enter")
+    assert "the sum" in view.locator("pre.step").inner_text()
+
+
+@needs_browser
+def test_play_reaches_the_end(page, tmp_path):
+    t = grown(2)
+    view = opened(page, t, tmp_path)
+    view.locator(".speed").select_option("fast")
+    view.get_by_text("play", exact=True).click()
+    view.get_by_text("pause", exact=True).wait_for()
+    view.get_by_text("play", exact=True).wait_for()
+    assert view.locator(".count").first.inner_text().startswith(f"{len(t.events)} / {len(t.events)}")
+
+
+@needs_browser
+def test_pairs_and_solutions_can_be_seen(page, tmp_path):
+    t = grown()
+    view = opened(page, t, tmp_path, pairs=[(1, 2)], selected=[next(n.id for n in t.nodes if n.correct)])
+    assert not view.locator(".pair").is_visible()
+    view.locator(".show-pairs").check()
+    assert view.locator(".pair").evaluate("e => getComputedStyle(e).display") == "inline"
+    page.evaluate("document.querySelector('.rstar-tree').viewer.goto(0)")
+    assert view.locator(".pair").evaluate("e => getComputedStyle(e).display") == "none"
+    assert view.locator(".band.good").count() == 2
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["hostile", "empty", "one", "cut off"])
+def test_bad_input_draws_and_runs_nothing(page, tmp_path, kind):
+    cut = grown()
+    cut.events = cut.events[:7]
+    tree = {"hostile": hostile_tree(), "empty": Tree("e", "nothing", nodes=[]), "one": Tree("o", "only a root"), "cut off": cut}[kind]
+    page.goto(write_tree_page(tree, tmp_path / "t.html").as_uri())
+    page.wait_for_selector(".rstar-tree")
+    for i in range(len(tree.nodes)): page.evaluate("i => document.querySelector('.rstar-tree').viewer.pick(i)", i)
+    if kind == "hostile":
+        assert page.locator(".rstar-tree h4").inner_text().startswith(HOSTILE[0])
+        page.evaluate("document.querySelector('.rstar-tree').viewer.pick(1)")
+        assert page.locator("pre.step").inner_text() == HOSTILE[0]
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".rstar-tree script, .rstar-tree img").count() == 0
+    assert page.problems == []
+    assert [u for u in page.requests if not u.startswith("file:")] == []
+
+
+@needs_browser
+def test_policy_of_the_page_refuses_other_scripts(page, tmp_path):
+    opened(page, grown(), tmp_path)
+    page.evaluate("""() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.body.append(s); }""")
+    assert page.evaluate("window.hacked") is None and "Content Security Policy" in page.problems[0]
+
+
+@needs_browser
+def test_report_opens_from_disk(page, tmp_path):
+    page.goto(write_report(run_folder(tmp_path)).as_uri())
+    page.wait_for_selector(".pair .rstar-tree")
+    for fold in page.locator("details").all(): fold.locator("summary").click(); fold.locator(".rstar-tree").wait_for()
+    assert page.locator("details").count() >= 2
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 50)")
+    assert page.problems == [] and page.evaluate("window.hacked") is None
+    assert [u for u in page.requests if not u.startswith(("file:", "data:"))] == []
+
+
+@needs_browser
+def test_two_thousand_nodes(page, tmp_path, record_property):
+    from test_viz import random_tree
+    view = opened(page, random_tree(2000, 4), tmp_path)
+    assert 60 < view.locator(".n[data-node]:not(.off)").count() < 200
+    view.locator(".show-all").check()
+    assert view.locator(".n[data-node]:not(.off)").count() >= 2000
+    ms = page.evaluate("""() => { const v = document.querySelector('.rstar-tree').viewer, ts = []; v.goto(0);
+        for (let i = 1; i < 200; i++) { const t = performance.now(); v.goto(i); document.body.getBoundingClientRect(); ts.push(performance.now() - t); }
+        return ts.sort((a, b) => a - b)[100]; }""")
+    record_property("median_ms_per_step_2000_nodes", ms)
+    print(f"a step of the scrubber at 2000 nodes: {ms:.1f} ms (median)")
+
+
+# -- JupyterLab -------------------------------------------------------------------------------------------------------
+
+CELL = """import sys; sys.path.insert(0, {tests!r})
+from test_browser import grown
+from rstar_nb.widget import TreeWidget
+w = TreeWidget(grown())
+w"""
+
+
+def notebook(path, cells, outputs=()):
+    import nbformat as nf
+    nb = nf.v4.new_notebook(cells=[nf.v4.new_code_cell(c) for c in cells])
+    for cell, out in zip(nb.cells, outputs): cell.outputs = out
+    nb.metadata.kernelspec = dict(name="python3", display_name="Python 3", language="python")
+    nf.write(nb, path)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    home = tmp_path_factory.mktemp("lab")
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    env = dict(os.environ, HOME=str(home), JUPYTER_CONFIG_DIR=str(home / "config"), JUPYTER_DATA_DIR=str(home / "data"), JUPYTER_RUNTIME_DIR=str(home / "run"), PYTHONPATH=str(Path(__file__).parent.parent), OMP_NUM_THREADS="1")
+    (home / "nbs").mkdir()
+    log = open(home / "log", "w")
+    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={home / 'nbs'}",
+                               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"], env=env, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try: urllib.request.urlopen(f"{url}/api", timeout=5); break
+        except OSError:
+            assert server.poll() is None, (home / "log").read_text()
+            time.sleep(.1)
+    yield url, home / "nbs"
+    server.terminate(); server.wait(20); log.close()
+
+
+def run_all(page, url, name, cells):
+    page.goto(f"{url}/lab/tree/{name}?reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=90_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
+@needs_browser
+def test_widget_in_jupyterlab(page, lab):
+    url, folder = lab
+    notebook(folder / "live.ipynb", [CELL.format(tests=str(Path(__file__).parent)), "w.selected_node = 2; w.position = 4; w.c = 0.5", "print('picked', w.selected_node, w.position, w.c)"])
+    run_all(page, url, "live.ipynb", 3)
+    view = page.locator(".jp-OutputArea .rstar-tree")
+    view.wait_for(timeout=90_000)
+    page.wait_for_selector(".rstar-tree .n.picked[data-node='2']")
+    assert view.locator("pre.step").inner_text() == grown().nodes[2].step
+    assert view.locator(".count").first.inner_text().startswith("4 / ")
+    assert view.locator(".c-value").inner_text() == "0.50"
+    view.locator(".n[data-node='1']").click()
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    for key in ("a", "d", "d", "w", "Home", "ArrowRight"): page.keyboard.press(key)
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+    assert view.locator(".n.picked").get_attribute("data-node") == "0" or view.locator(".n.picked").count() == 1
+    page.evaluate("document.querySelector('.rstar-tree').viewer.goto(6)")
+    page.evaluate("document.querySelector('.rstar-tree').viewer.pick(3)")
+    view.locator("input.c").fill("1.5")
+    page.locator(".jp-Notebook .jp-Cell").nth(2).locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    page.get_by_text("picked 3 6 1.5").wait_for(timeout=30_000)
+    assert [p for p in page.problems if "rstar" in p or "anywidget" in p.lower() or "TypeError" in p] == []
+
+
+@needs_browser
+def test_untrusted_first_open_shows_the_picture(page, lab):
+    import nbformat as nf
+    url, folder = lab
+    still, sizes = TreeWidget(grown())._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in still
+    notebook(folder / "saved.ipynb", ["w"], [[nf.v4.new_output("display_data", data=still, metadata=sizes)]])
+    page.goto(f"{url}/lab/tree/saved.ipynb?reset")
+    page.wait_for_selector(".jp-OutputArea img", timeout=90_000)
+    assert page.evaluate("document.querySelector('.jp-OutputArea img').naturalWidth") > 300
+    assert page.locator(".jp-OutputArea .rstar-tree").count() == 0
