@@ -25,30 +25,30 @@ from .search import Tree, search, trajectories, tree_from_json, tree_to_json
 from .sft import fine_tune, select_solutions, steps_for
 from .store import RunLock, StoreError, append_lines, is_complete, machine, publish, read_lines, write_lines, write_text
 
-# %% ../nbs/10_evolve.ipynb #48e61cd1
+# %% ../nbs/10_evolve.ipynb #1ebda89e
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (900,)  # fresh training problems per round
-    carry: int = 300  # unsolved problems of the round before that are searched again
+    problems: tuple = (600,)  # fresh training problems per round
+    carry: int = 150  # unsolved problems of the round before that are searched again
     wave: int = 300  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (4,)  # rollouts per tree at first
-    more_rollouts: tuple = (8, 12)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
+    more_rollouts: tuple = (8, 10)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (5, 5, 5, 5)  # steps proposed per expansion (paper: 5, 8, 8, 16)
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 600  # worked examples the weak base is trained on
-    base_steps: tuple = (400, 300)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (400, 600)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "base"  # "base" (paper) or "previous": which policy a round's training starts from
     sft_passes: float = 4.0  # passes over the training rows
     sft_at_least: int = 400  # optimiser steps, whatever the number of rows
     top: int = 2  # solutions per problem to train on (paper: 2)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
-    ppm_steps: int = 200  # optimiser steps of a PPM
+    ppm_steps: int = 150  # optimiser steps of a PPM
     max_pairs: int = 12_000  # most recent preference pairs to train it on
-    pair_batch: int = 32  # pairs per optimiser step
+    pair_batch: int = 24  # pairs per optimiser step
     batch_size: int = 16  # rows per optimiser step
     lr: float = 2e-3  # learning rate of the policy
     ppm_lr: float = 5e-4  # learning rate of the PPM
@@ -59,6 +59,7 @@ class Settings:
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator
     workers: int = 2  # executor processes
+    preload: str = ""  # modules programs may import besides the standard library's, e.g. "sympy numpy"; each slows the executor
     allow_weak_sandbox: bool = False  # run model-written code even where the sandbox is weak
 
     def of(self, name:str, round:int):
@@ -279,7 +280,7 @@ def training_diagnostics(run, round:int, ppm) -> dict:
         found["false_positives"] = dict(n=len(sample), correct=sum(wrong))
     return found
 
-# %% ../nbs/10_evolve.ipynb #98102541
+# %% ../nbs/10_evolve.ipynb #555a25e3
 def run_rounds(run):
     "Bootstrap, then round after round; whatever is on disk already is kept."
     s = run.settings
@@ -310,7 +311,7 @@ def evolve(folder,
     if config.exists() and not resume: raise StoreError(f"{folder} holds a run already; go on with --resume or choose another --out")
     if resume: settings = load_settings(folder, settings)
     settings = settings or Settings()
-    with RunLock(folder), Executor(workers=settings.workers, allow_weak=settings.allow_weak_sandbox) as executor:
+    with RunLock(folder), Executor(workers=settings.workers, preload=settings.preload.split(), allow_weak=settings.allow_weak_sandbox) as executor:
         if not config.exists(): write_text(config, json.dumps(dict(settings=asdict(settings), machine=dict(machine(), torch_threads=torch.get_num_threads()), isolation=executor.isolation.level), indent=1))
         run_rounds(Run(folder, settings, executor, quiet))
     return read_lines(folder / "metrics.jsonl")

@@ -382,7 +382,8 @@ def test_widget_in_jupyterlab(page, lab):
     notebook(folder / "live.ipynb", [CELL.format(tests=str(Path(__file__).parent)), "w.selected_node = 2; w.position = 4; w.c = 0.5", "print('picked', w.selected_node, w.position, w.c)"])
     run_all(page, url, "live.ipynb", 3)
     view = page.locator(".jp-OutputArea .rstar-tree")
-    view.wait_for(timeout=90_000)
+    try: view.wait_for(timeout=60_000)
+    except Exception: page.screenshot(path="/tmp/shots/fail.png"); print(page.problems); raise
     page.wait_for_selector(".rstar-tree .n.picked[data-node='2']")
     assert view.locator("pre.step").inner_text() == grown().nodes[2].step
     assert view.locator(".count").first.inner_text().startswith("4 / ")

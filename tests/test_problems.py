@@ -1,0 +1,90 @@
+import json
+import math
+import random
+
+import pytest
+
+from rstar_nb.problems import ProblemFileError, generate, gold_program, load_problems, make_problem, number_variant, renumber, save_problems, split_of
+
+
+def test_splits_share_nothing():
+    splits = [generate(600, s, seed) for s in ("train", "test") for seed in (0, 1)] + [generate(60, "ood")]
+    texts = [{p.question for p in s} for s in splits]
+    train, test, ood = texts[0] | texts[1], texts[2] | texts[3], texts[4]
+    assert not train & test and not train & ood and not test & ood
+
+
+def test_split_is_decided_by_the_question():
+    for split in ("train", "test", "ood"):
+        assert all(split_of(p.question, p.level) == split for p in generate(60, split, seed=3))
+
+
+def test_gold_programs_give_the_answer_and_have_level_steps():
+    for p in generate(300, "test", seed=7):
+        steps, scope = gold_program(p.id), {}
+        exec("\n".join(steps), scope)  # our own text, not a model's
+        assert len(steps) == p.level
+        assert math.isclose(scope["answer"], float(p.answer), rel_tol=1e-9)
+
+
+def test_problems_follow_from_their_id():
+    assert all(make_problem(p.id) == p for p in generate(30, "ood", seed=2))
+    with pytest.raises(ValueError, match="not the id of a generated problem"):
+        make_problem("gsm8k-7")
+
+
+def test_levels_and_subjects_are_balanced():
+    problems = generate(360)
+    for field in ("level", "subject"):
+        counts = [sum(getattr(p, field) == v for p in problems) for v in {getattr(p, field) for p in problems}]
+        assert len(counts) == 6 and max(counts) - min(counts) <= 12
+
+
+def test_unknown_split_and_level():
+    with pytest.raises(ValueError, match="unknown split"): generate(1, "dev")
+    with pytest.raises(ValueError, match="has levels"): generate(1, "train", levels=[9])
+
+
+def test_renumber_is_consistent():
+    question, code = renumber(["7 boxes of 12 pens and 7 more", "answer = 7 * 12 + 7"], random.Random(1))
+    a, b, c = [int(t) for t in question.split() if t.isdigit()]
+    assert a == c != b and code == f"answer = {a} * {b} + {a}" and 7 != a
+
+
+def test_number_variant_finds_a_constant():
+    p = generate(1, "test")[0]
+    for v in range(3):
+        gold, constant = number_variant(p, f"answer = {p.answer}", v)
+        scopes = {}, {}
+        for text, scope in zip((gold, constant), scopes): exec(text, scope)
+        assert scopes[0]["answer"] != scopes[1]["answer"]
+
+
+def test_file_round_trip(tmp_path):
+    problems = generate(20)
+    save_problems(problems, tmp_path / "p.jsonl")
+    assert load_problems(tmp_path / "p.jsonl") == problems
+
+
+@pytest.mark.parametrize("line, message", [
+    ('{"id": "b", "question": "2+2?"}', "line 2: field 'answer' is missing"),
+    ('{"id": "b", "question": "2+2?", "answer": "4", "level": "two"}', "line 2: field 'level' must be an integer"),
+    ('{"id": "b", "question": " ", "answer": "4"}', "line 2: field 'question' is empty"),
+    ('{"id": "b", "question": ["x"], "answer": "4"}', "line 2: field 'question' must be text"),
+    ('{"id": "a", "question": "2+2?", "answer": "4"}', "line 2: field 'id': 'a' was used in line 1"),
+    ('{"id": "b", "question"', "line 2: not JSON"),
+    ('[1]', "line 2: expected a JSON object"),
+])
+def test_bad_lines_name_file_line_and_field(tmp_path, line, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "a", "question": "1+1?", "answer": 2}\n' + line + "\n")
+    with pytest.raises(ProblemFileError) as e: load_problems(path)
+    assert message in str(e.value) and str(path) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(ProblemFileError, match="no such file"): load_problems(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(ProblemFileError, match="holds no problem"): load_problems(tmp_path / "empty.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
+    with pytest.raises(ProblemFileError, match="not UTF-8"): load_problems(tmp_path / "latin.jsonl")
