@@ -1,0 +1,139 @@
+"""PRM pairs and loss, SFT selection and loss."""
+import math
+
+import pytest
+import torch
+
+from rstar_nb.policy import STEP_END, Policy, plain_prompt, tiny_model, train_tokenizer
+from rstar_nb.prm import PPM, fit_pairs, held_out, pair_accuracy, pairwise_loss, preference_pairs
+from rstar_nb.problems import generate, gold_program
+from rstar_nb.search import Node, Tree
+from rstar_nb.sft import code_only, encode_row, fine_tune, select_solutions, solution_loss, steps_for
+
+ROWS = [dict(problem_id=p.id, question=p.question, steps=gold_program(p.id)) for p in generate(48)]
+
+
+@pytest.fixture
+def policy():
+    tokenizer = train_tokenizer([plain_prompt(r["question"]) + STEP_END.join(r["steps"]) for r in ROWS])
+    return Policy(tiny_model(len(tokenizer)), tokenizer)
+
+
+def fork(**changes):
+    "Root with five children: Q 1, 0.5, 0 (mixed), -0.5, -1; each ends in a terminal child."
+    nodes = [Node(0, -1, children=[1, 2, 3, 4, 5], node_visits=20)]
+    for i, (value, right) in enumerate([(4, True), (2, True), (0, True), (-2, False), (-4, False)], 1):
+        nodes.append(Node(i, 0, f"x = {i}", children=[i + 5], node_visits=4, value_sum=value))
+    for i, right in enumerate([True, True, True, False, False], 6):
+        nodes.append(Node(i, i - 5, f"answer = x + {i}", node_visits=4, value_sum=4 if right else -4, correct=right, answer=i))
+    return Tree("fork", "?", nodes)
+
+
+def test_step_pairs_take_the_two_best_right_and_the_two_worst_wrong():
+    pairs = [(p["better"][-1], p["worse"][-1]) for p in preference_pairs(fork()) if p["kind"] == "step"]
+    assert sorted(pairs) == [("x = 1", "x = 4"), ("x = 1", "x = 5"), ("x = 2", "x = 4"), ("x = 2", "x = 5")]
+
+
+def test_final_pairs_compare_whole_trajectories_by_average_q():
+    pairs = [(tuple(p["better"]), tuple(p["worse"])) for p in preference_pairs(fork()) if p["kind"] == "final"]
+    assert len(pairs) == 4
+    assert {b for b, _ in pairs} == {("x = 1", "answer = x + 6"), ("x = 2", "answer = x + 7")}
+    assert {w for _, w in pairs} == {("x = 4", "answer = x + 9"), ("x = 5", "answer = x + 10")}
+
+
+def test_no_pairs_without_both_outcomes():
+    t = fork()
+    for n in t.nodes[6:]: n.correct = True
+    assert preference_pairs(t) == [] == preference_pairs(Tree("empty", "?"))
+
+
+def test_pairwise_loss_by_hand():
+    better, worse = [0.9, 0.3], [-0.5, 0.1]  # the paper's two positives and two negatives
+    by_hand = -sum(math.log(1 / (1 + math.exp(w - b))) for b in better for w in worse) / 4
+    ours = pairwise_loss(torch.tensor([b for b in better for _ in worse]), torch.tensor(worse * 2))
+    assert ours.item() == pytest.approx(by_hand, abs=1e-6)
+    assert pairwise_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(math.log(2))
+
+
+def test_ppm_starts_without_opinion_and_learns(policy):
+    ppm = PPM(policy)
+    prefixes = [(r["question"], r["steps"]) for r in ROWS[:5]]
+    assert ppm.score(prefixes) == [0.0] * 5
+    pairs = [dict(problem_id=r["problem_id"], question=r["question"], better=r["steps"], worse=["answer = 1"], kind="final") for r in ROWS]
+    fit_pairs(ppm, pairs, steps=30, batch_size=8)
+    right, n = pair_accuracy(ppm, pairs)["final"]
+    assert right / n > 0.9
+    assert all(-1 <= s <= 1 for s in ppm.score(prefixes))
+    before = policy.model.lm_head.weight.clone()
+    assert torch.equal(before, policy.model.lm_head.weight), "the policy's own weights must stay as they were"
+
+
+def test_scores_do_not_depend_on_the_batch(policy):
+    ppm = PPM(policy)
+    torch.nn.init.normal_(ppm.head.weight)
+    prefixes = [(r["question"], r["steps"]) for r in ROWS[:7]]
+    assert ppm.score(prefixes) == pytest.approx([ppm.score([p])[0] for p in prefixes], abs=1e-4)
+
+
+def test_ppm_save_and_load(policy, tmp_path):
+    ppm = PPM(policy)
+    torch.nn.init.normal_(ppm.head.weight)
+    ppm.save(tmp_path / "ppm"); policy.save(tmp_path / "policy")
+    prefixes = [(r["question"], r["steps"]) for r in ROWS[:3]]
+    assert PPM.load(tmp_path / "ppm").score(prefixes) == pytest.approx(ppm.score(prefixes), abs=1e-5)
+    with pytest.raises(FileNotFoundError, match="not a PPM"): PPM.load(tmp_path / "policy")
+
+
+def test_held_out_is_a_tenth():
+    assert 0.05 < sum(held_out(p.id) for p in generate(600)) / 600 < 0.15
+
+
+def test_selection_takes_the_top_two_by_average_q():
+    rows = select_solutions([fork()])
+    assert [r["steps"][0] for r in rows] == ["x = 1", "x = 2"]
+    assert rows[0]["average_q"] == 1.0 and rows[1]["average_q"] == 0.75
+
+
+def test_selection_counts_equal_code_once_and_heeds_the_ppm():
+    t = fork()
+    t.nodes[2].step = "# the same with a comment\nx =  1"
+    t.nodes[7].step = "answer = x + 6"
+    assert [r["steps"][0] for r in select_solutions([t])] == ["x = 1", "x = 3"]
+    for n in t.nodes: n.ppm = 0.9 if n.id in (3, 8) else -0.9
+    assert [r["steps"][0] for r in select_solutions([t], min_ppm=0.0)] == ["x = 3"]
+    assert code_only(["# a\nx =  1\n"]) == "x = 1"
+
+
+def test_solution_loss_equals_the_masked_loss_of_transformers(policy):
+    encoded = [encode_row(policy, r) for r in ROWS[:6]]
+    width = max(len(ids) for ids, _ in encoded)
+    ids = torch.tensor([i + [0] * (width - len(i)) for i, _ in encoded])
+    labels = torch.tensor([[-100] * q + i[q:] + [-100] * (width - len(i)) for i, q in encoded])
+    ours, n = solution_loss(policy.model, encoded)
+    assert ours.item() == pytest.approx(policy.model(ids, labels=labels).loss.item(), abs=1e-4)
+    assert n == int((labels != -100).sum())
+
+
+def test_the_question_has_no_part_in_the_gradient_of_the_output(policy):
+    (ids, n_question), = [encode_row(policy, ROWS[0])]
+    loss, n = solution_loss(policy.model, [(ids, n_question)])
+    assert n == len(ids) - n_question
+
+
+def test_fine_tune_is_repeatable_and_refuses_nothing_to_learn(policy):
+    import copy
+    twin = Policy(copy.deepcopy(policy.model), policy.tokenizer)
+    assert fine_tune(policy, ROWS, 4, 8, seed=1) == fine_tune(twin, ROWS, 4, 8, seed=1)
+    with pytest.raises(ValueError, match="no solution was selected"): fine_tune(policy, [], 4)
+
+
+def test_lora_trains_only_the_adapter(policy):
+    from peft import LoraConfig
+    before = policy.model.model.layers[0].mlp.up_proj.weight.clone()
+    fine_tune(policy, ROWS, 3, 8, peft_config=LoraConfig(r=4, target_modules="all-linear"))
+    assert torch.equal(policy.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight, before)
+    assert any(p.abs().sum() > 0 for n, p in policy.model.named_parameters() if "lora_B" in n)
+
+
+def test_steps_grow_with_the_rows():
+    assert steps_for(100, 4) == 300 < steps_for(6000, 4) == 1500
