@@ -6,10 +6,10 @@
 __all__ = ['embed', 'page', 'tree_page', 'picture', 'write_tree_page', 'lines_of', 'read_tree', 'summaries', 'interesting',
            'table', 'rounds_table', 'flat', 'tree_fold', 'trees_section', 'write_report']
 
-# %% ../nbs/07b_report.ipynb #4edea295
+# %% ../nbs/07b_report.ipynb #a3309e4f
 import base64, hashlib, html, json
 from pathlib import Path
-from .rounds import accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds
+from .rounds import accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, tokens_of
 from .search import tree_from_json
 from .store import write_text
 from .viz import show_tree
@@ -117,7 +117,7 @@ def interesting(rounds:dict,  # round -> summaries of its trees
             if not s["solved"]: early.setdefault(s["id"], (k, s))
     return chosen, contrast
 
-# %% ../nbs/07b_report.ipynb #1e5a3fe4
+# %% ../nbs/07b_report.ipynb #c198313d
 def table(rows, head=()) -> str:
     "An HTML table; every cell is escaped."
     cells = lambda row, tag: "<tr>" + "".join(f"<{tag}>{html.escape(clean(c, 2000))}</{tag}>" for c in row) + "</tr>"
@@ -128,7 +128,7 @@ def rounds_table(metrics) -> str:
     def rate(m, key):
         p = accuracy_points([m], key)
         return f"{p[0][1]:.1f} % ({p[0][2]:.1f}-{p[0][3]:.1f}), n={p[0][4]}" if p else "-"
-    rows = [(m["round"], rate(m, "policy"), rate(m, "search"), rate(m, "coverage"), f"{sum((m.get('tokens') or {}).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
+    rows = [(m["round"], rate(m, "policy"), rate(m, "search"), rate(m, "coverage"), f"{sum(tokens_of(m).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
     return table(rows, ("round", "policy alone", "with search", "training problems solved", "tokens", "minutes"))
 
 def flat(data, prefix="") -> list:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER_CURVES', 'POPULAR_CURVE', 'COLORS', 'PHASE_COLORS', 'accuracy_points', 'plot_rounds', 'level_grid',
-           'plot_coverage', 'plot_costs']
+           'plot_coverage', 'tokens_of', 'plot_costs']
 
 # %% ../nbs/07c_rounds.ipynb #2a122ceb
 import matplotlib as mpl
@@ -69,18 +69,22 @@ def plot_coverage(metrics, what:str="coverage") -> Picture:
     text = [f"level {l}: " + ", ".join(f"round {k} {100 * shares[l, k]:.0f} %" for k in rounds if (l, k) in shares) for l in levels]
     return Picture(fig, "\n".join(text) or "nothing was measured by level")
 
-# %% ../nbs/07c_rounds.ipynb #03e21c3b
+# %% ../nbs/07c_rounds.ipynb #64aa2b5f
 PHASE_COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777", "#f0e442"]  # Okabe and Ito, for colour-blind readers
+
+def tokens_of(m) -> dict:
+    "Tokens of a round by what they were for; those of the training search stand in a line of their own in the record."
+    return dict(m.get("tokens") or {}, **({"search": m["search_tokens"]} if m.get("search_tokens") else {}))
 
 def plot_costs(metrics) -> Picture:
     "Seconds and tokens of each round, stacked by phase."
     fig = Figure(figsize=(7, 2.8), layout="constrained")
-    phases = list(dict.fromkeys(p for m in metrics for key in ("seconds", "tokens") for p in m.get(key) or {}))
+    phases = list(dict.fromkeys(p for m in metrics for found in (m.get("seconds") or {}, tokens_of(m)) for p in found))
     colors, text = {p: PHASE_COLORS[i % len(PHASE_COLORS)] for i, p in enumerate(phases)}, []
-    for ax, (key, unit, scale) in zip(fig.subplots(1, 2), (("seconds", "minutes", 60), ("tokens", "thousand tokens", 1000))):
+    for ax, (of, unit, scale) in zip(fig.subplots(1, 2), ((lambda m: m.get("seconds") or {}, "minutes", 60), (tokens_of, "thousand tokens", 1000))):
         for m in metrics:
             at = 0.0
-            for p, x in (m.get(key) or {}).items():
+            for p, x in of(m).items():
                 ax.bar(m["round"], x / scale, bottom=at, color=colors[p], width=.7)
                 at += x / scale
             text.append(f"round {m['round']}: {at:.1f} {unit}")

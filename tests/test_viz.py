@@ -77,8 +77,8 @@ def test_large_tree_keeps_the_path_and_its_ancestors():
 
 def test_best_end_prefers_correct_then_q():
     t = Tree("b", "q")
-    a, b, c = add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3"])
-    for i, (correct, value) in zip((a, b, c), [(False, 1.), (True, .2), (True, .6)]):
+    a, b, c, d = add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3", "answer = 4"])
+    for i, (correct, value) in zip((a, b, c, d), [(False, 1.), (True, .2), (True, .6), (None, .9)]):
         t.nodes[i].answer, t.nodes[i].correct = i, correct
         backup(t, i, value)
     assert best_end(t) == c
@@ -139,3 +139,33 @@ def test_save(tmp_path):
         show_tree(random_tree(9)).save(tmp_path / f"t.{kind}")
         assert (tmp_path / f"t.{kind}").stat().st_size > 50
     with pytest.raises(KeyError): show_tree(random_tree(9)).save(tmp_path / "t.pdf")
+
+
+def a_round(k, correct, n=100, **more):
+    counts = dict(n=n, correct=correct, by_level={"1": [correct, n], "10": [0, 0]})
+    return dict(dict(round=k, policy=counts, search=counts if k else None, coverage=counts if k else None, tokens=dict(greedy=1000), seconds=dict(search=60., sft=30.)), **more)
+
+
+def test_curve_shows_what_was_measured():
+    from rstar_nb.rounds import accuracy_points, plot_rounds
+    record = [a_round(0, 40), a_round(1, 60)]
+    assert accuracy_points(record, "policy") == [(0, 40.0, pytest.approx(30.94, abs=.01), pytest.approx(49.80, abs=.01), 100), (1, 60.0, pytest.approx(50.20, abs=.01), pytest.approx(69.06, abs=.01), 100)]
+    assert [p[0] for p in accuracy_points(record, "search")] == [1]
+    picture = plot_rounds(record)
+    assert str(picture).count("\n") == 2 and "paper" in picture.svg() and "paper" not in plot_rounds(record, reference=False).svg()
+
+
+def test_levels_and_costs():
+    from rstar_nb.rounds import level_grid, plot_costs, plot_coverage, tokens_of
+    record = [a_round(0, 40), a_round(2, 60, search_tokens=5000), a_round(1, 50)]
+    rounds, levels, cells = level_grid(record)
+    assert (rounds, levels, cells["1", 2]) == ([1, 2], ["1", "10"], (60, 100))
+    assert "round 2 60 %" in str(plot_coverage(record)) and str(plot_coverage([])) == "nothing was measured by level"
+    assert tokens_of(record[1]) == dict(greedy=1000, search=5000)
+    assert "round 2: 6.0 thousand tokens" in str(plot_costs(record)) and "round 0: 1.5 minutes" in str(plot_costs(record))
+
+
+@pytest.mark.parametrize("record", [[], [a_round(0, 0, 0)], [dict(round=7, policy=None, search=None, coverage=None)]])
+def test_short_records_draw(record):
+    from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds
+    for plot in (plot_rounds, plot_coverage, plot_costs): assert plot(record)._repr_mimebundle_()
