@@ -1,0 +1,97 @@
+"""The loop, killed at places and resumed, must end like a run that was never touched."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rstar_nb.evolve import Settings, evolve, load_settings, parse_settings
+from rstar_nb.store import StoreError, is_complete, read_lines
+
+HERE = Path(__file__).parent
+
+
+def run(folder, *where, **env):
+    return subprocess.run([sys.executable, str(HERE / "small_run.py"), str(folder), *where], env={**os.environ, **env}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    "A run folder with its weak base trained; every run below starts from a copy of it."
+    folder = tmp_path_factory.mktemp("base") / "run"
+    killed = run(folder, "search", "1")  # stops as the first round's search begins
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert is_complete(folder / "round_0" / "policy")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untouched(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("untouched") / "run"
+    shutil.copytree(base, folder)
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def without_times(folder):
+    return [{k: v for k, v in m.items() if k != "seconds"} for m in read_lines(folder / "metrics.jsonl")]
+
+
+def test_a_small_run_has_something_to_lose(untouched):
+    metrics = read_lines(untouched / "metrics.jsonl")
+    assert [m["round"] for m in metrics] == [0, 1, 2]
+    assert all(m["selected"] > 0 and m["pairs"] > 0 and m["search"]["n"] == 12 for m in metrics[1:])
+
+
+@pytest.mark.parametrize("place, n", [("search", "50"), ("line", "5"), ("sft", "7"), ("ppm", "3"), ("checkpoint", "1"), ("checkpoint", "2"), ("checkpoint", "3")])
+def test_killed_and_resumed_ends_the_same(base, untouched, tmp_path, place, n):
+    folder = tmp_path / "run"
+    shutil.copytree(base, folder)
+    killed = run(folder, place, n, TORN_FILE=str(folder / "round_1" / "search.jsonl"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run(folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert without_times(folder) == without_times(untouched)
+    for name in ("round_1/search.jsonl", "round_2/search.jsonl", "round_1/selected.jsonl", "round_2/pairs.jsonl", "round_2/policy/model.safetensors", "round_2/ppm/value_head.safetensors"):
+        assert (folder / name).read_bytes() == (untouched / name).read_bytes(), name
+
+
+def test_a_finished_run_is_left_alone(untouched):
+    before = (untouched / "metrics.jsonl").read_bytes()
+    with pytest.raises(StoreError, match="holds a run already"): evolve(untouched, Settings())
+    assert (untouched / "metrics.jsonl").read_bytes() == before
+
+
+def test_settings_are_recorded_and_must_agree(untouched):
+    found = load_settings(untouched)
+    assert found.problems == (24,) and found.rounds == 2
+    with pytest.raises(StoreError, match="other settings .*lr"): load_settings(untouched, Settings(**{**found.__dict__, "lr": 1.0}))
+    assert load_settings(untouched, Settings(**{**found.__dict__, "rounds": 3})).rounds == 3
+    assert {"cpu", "torch", "torch_threads"} <= set(json.loads((untouched / "config.json").read_text())["machine"])
+
+
+def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
+    import rstar_nb.problems as problems
+    def forbidden(id): raise AssertionError("a gold program was read")
+    monkeypatch.setattr(problems, "gold_program", forbidden)
+    from rstar_nb.evolve import Run, search_wave
+    from rstar_nb.executor import Executor
+    from rstar_nb.policy import Policy
+    settings = load_settings(untouched)
+    with Executor(workers=1, preload=()) as executor:
+        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None)
+    assert len(trees) == 4
+
+
+def test_resume_without_a_run(tmp_path):
+    with pytest.raises(StoreError, match="start the run without --resume"): evolve(tmp_path / "none", resume=True)
+
+
+@pytest.mark.parametrize("text, message", [("rollout=3", "unknown setting"), ("rounds=two", "does not fit"), ("lr", "unknown setting"), ("allow_weak_sandbox=maybe", "does not fit")])
+def test_bad_settings(text, message):
+    with pytest.raises(ValueError, match=message): parse_settings([text])
