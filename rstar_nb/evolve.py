@@ -25,24 +25,25 @@ from .search import Tree, search, trajectories, tree_from_json, tree_to_json
 from .sft import fine_tune, select_solutions, steps_for
 from .store import RunLock, StoreError, append_lines, is_complete, machine, publish, read_lines, write_lines, write_text
 
-# %% ../nbs/10_evolve.ipynb #1ebda89e
+# %% ../nbs/10_evolve.ipynb #8db1e2fd
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (600,)  # fresh training problems per round
-    carry: int = 150  # unsolved problems of the round before that are searched again
+    problems: tuple = (900,)  # fresh training problems per round
+    max_level: tuple = (3, 4, 6, 6)  # the hardest level among them: search where the policy has a chance
+    carry: int = 100  # unsolved problems of the round before that are searched again
     wave: int = 300  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (4,)  # rollouts per tree at first
-    more_rollouts: tuple = (8, 10)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
+    more_rollouts: tuple = (8, 8)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (5, 5, 5, 5)  # steps proposed per expansion (paper: 5, 8, 8, 16)
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 600  # worked examples the weak base is trained on
     base_steps: tuple = (400, 600)  # optimiser steps of the base: on levels 1 and 2, then on all levels
-    sft_from: str = "base"  # "base" (paper) or "previous": which policy a round's training starts from
-    sft_passes: float = 4.0  # passes over the training rows
+    sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
+    sft_passes: float = 2.5  # passes over the training rows
     sft_at_least: int = 400  # optimiser steps, whatever the number of rows
     top: int = 2  # solutions per problem to train on (paper: 2)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
@@ -99,12 +100,12 @@ def tally(outcomes) -> dict:
         counts[0] += bool(correct); counts[1] += 1
     return dict(n=sum(n for _, n in by_level.values()), correct=sum(c for c, _ in by_level.values()), by_level=dict(sorted(by_level.items())))
 
-# %% ../nbs/10_evolve.ipynb #b2b125db
-def seed_rows(settings, passes:int, levels=None) -> list:
+# %% ../nbs/10_evolve.ipynb #bb82911b
+def seed_rows(settings, passes:int, levels=None, first:int=0) -> list:
     "Training rows from the worked examples, numbers drawn anew in each pass."
     examples = [(p, gold_program(p.id)) for p in generate(settings.seed_solutions, seed=settings.seed + 1_000_000) if levels is None or p.level in levels]
     rows = []
-    for i in range(passes):
+    for i in range(first, first + passes):
         for p, steps in examples:
             question, *fresh = renumber([p.question, *steps], random.Random(f"{settings.seed}/{p.id}/{i}")) if i else (p.question, *steps)
             rows.append(dict(problem_id=p.id, question=question, steps=fresh))
@@ -152,7 +153,7 @@ class Run:
 
 def round_to(x:float, digits:int) -> float: return math.floor(x * 10**digits + 0.5) / 10**digits
 
-# %% ../nbs/10_evolve.ipynb #eb3beeb1
+# %% ../nbs/10_evolve.ipynb #291c199d
 def training_problems(run, round:int) -> list:
     "This round's problems: fresh ones, then unsolved ones of the round before."
     s = run.settings
@@ -161,7 +162,7 @@ def training_problems(run, round:int) -> list:
         pool = load_problems(s.problem_file)
         at = sum(s.of("problems", k) for k in range(1, round)) % len(pool)
         return (pool[at:] + pool[:at])[:n]
-    fresh = generate(n, "train", s.seed, start=(round - 1) * 100_000)
+    fresh = generate(n, "train", s.seed, range(1, s.of("max_level", round) + 1), start=(round - 1) * 100_000)
     if round == 1: return fresh
     unsolved = [row["problem_id"] for row in read_lines(run.round(round - 1) / "search.jsonl") if not row["solved"]]
     return fresh + [make_problem(i) for i in unsolved[:s.carry]]
@@ -219,13 +220,13 @@ def rows_until(run, round:int, name:str) -> list:
     "Rows of a file from all rounds up to this one, oldest first."
     return [row for k in range(1, round + 1) for row in read_lines(run.round(k) / name)]
 
-# %% ../nbs/10_evolve.ipynb #a2cb965b
+# %% ../nbs/10_evolve.ipynb #3ca875ef
 def sft_phase(run, round:int) -> Policy:
     "This round's policy, trained or loaded."
     s, folder = run.settings, run.round(round) / "policy"
     if not is_complete(folder):
         policy = Policy.load(run.round(0 if s.sft_from == "base" else round - 1) / "policy")
-        rows = seed_rows(s, 1) + rows_until(run, round, "selected.jsonl")
+        rows = seed_rows(s, 1, first=round) + rows_until(run, round, "selected.jsonl")
         steps = steps_for(len(rows), s.sft_passes, s.batch_size, s.sft_at_least)
         with run.phase(round, "sft", steps) as advance:
             losses = fine_tune(policy, rows, steps, s.batch_size, s.lr, derive_seed(s.seed, "sft", round), on_step=lambda *_: advance())

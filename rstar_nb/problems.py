@@ -125,7 +125,7 @@ EQUATION_OPS = (
     Op(("{Y} = ({X} + {a}) * {b}.", "Add {a} to {X} and multiply by {b} to get {Y}."), "add {a} then times {b}", "({X} + {a}) * {b}", ((3, 30), (3, 9))),
 )
 
-# %% ../nbs/01_problems.ipynb #e221ea23
+# %% ../nbs/01_problems.ipynb #3b121299
 @dataclass(frozen=True)
 class Subject:
     "A family of problems."
@@ -138,9 +138,8 @@ SUBJECTS = {
     "story": Subject(STORY_STARTS, STORY_OPS, ("{items}",), (("How many {items} are there in the end?", "{}"),)),
     "percent": Subject(PERCENT_STARTS, PERCENT_OPS, ("amount", "total", "cost"), (("How many dollars is that in the end?", "{}"),)),
     "counting": Subject(COUNTING_STARTS, COUNTING_OPS, ("numbers",), (
-        ("How many numbers are left?", "len({})"), ("What is the sum of what is left?", "sum({})"), ("What is the largest number left?", "max({})"))),
-    "sequence": Subject(SEQUENCE_STARTS, SEQUENCE_OPS, ("terms",), (
-        ("What is the sum of these terms?", "sum({})"), ("What is the largest of these terms?", "max({})"), ("What is the last of these terms?", "{}[-1]"))),
+        ("How many numbers are left?", "len({})"), ("What is the sum of what is left?", "sum({})"))),
+    "sequence": Subject(SEQUENCE_STARTS, SEQUENCE_OPS, ("terms",), (("What is the sum of these terms?", "sum({})"),)),
     "divisors": Subject(DIVISOR_STARTS, DIVISOR_OPS, ("n",), (("What number do you get?", "{}"),)),
     "equation": Subject(EQUATION_STARTS, EQUATION_OPS, ("x",), (("What is {Y}?", "{}"),)),
 }
