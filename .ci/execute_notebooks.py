@@ -39,6 +39,9 @@ def main(names):
                      resources={"metadata": {"path": str(NBS)}}).execute()
         for cell in nb.cells:
             cell.metadata.pop("execution", None)
+            for output in cell.get("outputs", []):
+                # Without a kernel a widget view shows an error in place of its picture.
+                if "image/png" in output.get("data", {}): output.data.pop("application/vnd.jupyter.widget-view+json", None)
         nbformat.write(nb, path)
         print(f"{path.name}: {time.perf_counter() - start:.1f} s")
 

@@ -45,7 +45,7 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
     typer.echo(f"report: {report}", err=True)
     last_json(dict(run=str(out), report=str(report), rounds=metrics))
 
-# %% ../nbs/15_command_line.ipynb #39732936
+# %% ../nbs/15_command_line.ipynb #1e9c29c3
 @app.command()
 def settings():
     "Every setting of `rstar evolve` with its default."
@@ -54,7 +54,7 @@ def settings():
     comments = {line.split(":")[0].strip(): line.split("#", 1)[1].strip() for line in inspect.getsource(Settings).splitlines() if ": " in line and "#" in line}
     for f in dataclasses.fields(Settings):
         default = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
-        typer.echo(f"{f.name}={default!s:<14} {comments.get(f.name, '')}")
+        typer.echo(f"{f'{f.name}={default}':<26} {comments.get(f.name, '')}")
 
 # %% ../nbs/15_command_line.ipynb #d1adfa3b
 def find_tree(run: Path, problem: str):

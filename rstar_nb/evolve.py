@@ -25,7 +25,7 @@ from .search import Tree, search, trajectories, tree_from_json, tree_to_json
 from .sft import fine_tune, select_solutions, steps_for
 from .store import RunLock, StoreError, append_lines, is_complete, machine, publish, read_lines, write_lines, write_text
 
-# %% ../nbs/10_evolve.ipynb #8db1e2fd
+# %% ../nbs/10_evolve.ipynb #f5091f67
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
@@ -62,6 +62,10 @@ class Settings:
     workers: int = 2  # executor processes
     preload: str = ""  # modules programs may import besides the standard library's, e.g. "sympy numpy"; each slows the executor
     allow_weak_sandbox: bool = False  # run model-written code even where the sandbox is weak
+
+    def __post_init__(self):
+        if self.sft_from not in ("base", "previous"): raise ValueError(f"sft_from={self.sft_from!r} is unknown; choose base or previous")
+        if self.rounds < 0 or self.test_problems < 1: raise ValueError("rounds must be 0 or more, and test_problems 1 or more")
 
     def of(self, name:str, round:int):
         "The value of a per-round setting in `round` (1 is the first)."
@@ -281,7 +285,7 @@ def training_diagnostics(run, round:int, ppm) -> dict:
         found["false_positives"] = dict(n=len(sample), correct=sum(wrong))
     return found
 
-# %% ../nbs/10_evolve.ipynb #555a25e3
+# %% ../nbs/10_evolve.ipynb #4a06dd51
 def run_rounds(run):
     "Bootstrap, then round after round; whatever is on disk already is kept."
     s = run.settings
@@ -312,6 +316,7 @@ def evolve(folder,
     if config.exists() and not resume: raise StoreError(f"{folder} holds a run already; go on with --resume or choose another --out")
     if resume: settings = load_settings(folder, settings)
     settings = settings or Settings()
+    for path in filter(None, (settings.problem_file, settings.test_file)): load_problems(path)  # a bad file is said before hours of work
     with RunLock(folder), Executor(workers=settings.workers, preload=settings.preload.split(), allow_weak=settings.allow_weak_sandbox) as executor:
         if not config.exists(): write_text(config, json.dumps(dict(settings=asdict(settings), machine=dict(machine(), torch_threads=torch.get_num_threads()), isolation=executor.isolation.level), indent=1))
         run_rounds(Run(folder, settings, executor, quiet))
