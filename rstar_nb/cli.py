@@ -22,7 +22,7 @@ def last_json(data):
     "The result for other programs: one JSON object, the last line on stdout."
     typer.echo(json.dumps(data))
 
-# %% ../nbs/15_command_line.ipynb #37ff1ae7
+# %% ../nbs/15_command_line.ipynb #e799eed8
 @app.command()
 def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
            seed: Optional[int] = typer.Option(None, "--seed", help="Everything random follows from it (default 0)."),
@@ -32,8 +32,9 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
            allow_weak_sandbox: bool = typer.Option(False, "--allow-weak-sandbox", help="Run model-written code even where the sandbox protects less than its minimum."),
            quiet: bool = typer.Option(False, "--quiet", help="No progress bars.")):
     "Four rounds of search, verification and training, from a weak base to a better model."
-    from rstar_nb.evolve import Settings, evolve, load_settings, parse_settings
+    from rstar_nb.evolve import evolve, load_settings
     from rstar_nb.report import write_report
+    from rstar_nb.settings import Settings, parse_settings
     values = parse_settings(set)
     values.update({k: v for k, v in dict(seed=seed, rounds=rounds).items() if v is not None})
     if allow_weak_sandbox: values["allow_weak_sandbox"] = True
@@ -45,12 +46,12 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
     typer.echo(f"report: {report}", err=True)
     last_json(dict(run=str(out), report=str(report), rounds=metrics))
 
-# %% ../nbs/15_command_line.ipynb #1e9c29c3
+# %% ../nbs/15_command_line.ipynb #e788c106
 @app.command()
 def settings():
     "Every setting of `rstar evolve` with its default."
     import dataclasses, inspect
-    from rstar_nb.evolve import Settings
+    from rstar_nb.settings import Settings
     comments = {line.split(":")[0].strip(): line.split("#", 1)[1].strip() for line in inspect.getsource(Settings).splitlines() if ": " in line and "#" in line}
     for f in dataclasses.fields(Settings):
         default = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default

@@ -29,6 +29,6 @@ def test_doctor_names_the_isolation():
 
 def test_settings_lists_every_setting():
     import dataclasses
-    from rstar_nb.evolve import Settings
+    from rstar_nb.settings import Settings
     code, out, err = rstar("settings")
     assert code == 0 and {f.name for f in dataclasses.fields(Settings)} <= {line.split("=")[0] for line in out.splitlines()}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rstar_nb.evolve import Settings, evolve, load_settings, parse_settings
+from rstar_nb.evolve import evolve, load_settings
+from rstar_nb.settings import Settings, parse_settings
 from rstar_nb.store import StoreError, is_complete, read_lines
 
 HERE = Path(__file__).parent
