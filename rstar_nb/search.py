@@ -7,12 +7,11 @@ __all__ = ['ROOT', 'NO_PARENT', 'Node', 'Tree', 'add_children', 'best_child', 's
            'record_execution', 'evaluate', 'backup', 'search', 'grow', 'check_invariants', 'trajectories', 'answer_key',
            'vote', 'ppm_weight', 'tree_to_json', 'tree_from_json', 'replay']
 
-# %% ../nbs/06_search.ipynb #b4b84493
+# %% ../nbs/06_search.ipynb #021d0679
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from .answers import is_equivalent
 from .policy import STEP_END, derive_seed, is_terminal
-from .problems import Problem
 from .ucb import sibling_priors, uct
 
 # %% ../nbs/06_search.ipynb #94ce587b

@@ -6,8 +6,8 @@
 __all__ = ['StoreError', 'append_lines', 'read_lines', 'write_text', 'write_lines', 'publish', 'is_complete', 'RunLock',
            'machine']
 
-# %% ../nbs/00_store.ipynb #45547e65
-import fcntl, hashlib, json, os, platform, shutil, sys, zlib
+# %% ../nbs/00_store.ipynb #8192a787
+import fcntl, hashlib, json, os, platform, shutil, zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
