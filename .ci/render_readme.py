@@ -10,11 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def render() -> str:
     nb = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    cells = []
     for cell in nb.cells:
-        cell.metadata = {}
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if "text" in o or "text/plain" in o.get("data", {})]
-    nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
+        first = cell.source.split("\n", 1)[0].strip()
+        if first == "#| hide": continue
+        if first == "#| hide_input":  # what the cell printed is Markdown
+            cell = nbformat.v4.new_markdown_cell("".join(o.get("text", "") for o in cell.outputs))
+        cells.append(cell)
+    nb.cells = cells
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = text.replace("](../figures/", "](figures/")
     text = re.sub(r"\]\((\w+\.ipynb)\)", r"](nbs/\1)", text)
