@@ -56,12 +56,12 @@ def train_base(settings, on_step=None) -> Policy:
         fine_tune(policy, rows, steps, settings.batch_size, settings.lr, derive_seed(settings.seed, "base", stage), on_step=on_step)
     return policy
 
-# %% ../nbs/10_evolve.ipynb #0779248a
+# %% ../nbs/10_evolve.ipynb #597ab447
 class Run:
     "A run folder with its settings, its executor and its progress display."
     def __init__(self, folder, settings:Settings, executor, quiet:bool=False):
         self.folder, self.settings, self.executor = Path(folder), settings, executor
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console, self.quiet = Console(stderr=True, quiet=quiet), quiet
 
     def round(self, k:int) -> Path:
         "Folder of round k."
@@ -74,7 +74,7 @@ class Run:
         "Progress bar with an estimate for a phase; yields a function that advances it. The time is noted when it ends."
         columns = [TextColumn("[bold]round {task.fields[round]}[/] {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
         start = time.perf_counter()
-        with Progress(*columns, console=self.console) as bar:
+        with Progress(*columns, console=self.console, disable=self.quiet) as bar:
             task = bar.add_task(name, total=total, round=round)
             yield lambda n=1: bar.advance(task, n)
         append_lines(self.round(round) / "times.jsonl", [dict(phase=name, seconds=round_to(time.perf_counter() - start, 2))])
