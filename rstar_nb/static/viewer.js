@@ -67,7 +67,7 @@ function mountTree(el, data, host) {
   };
 
   // ---- the page ------------------------------------------------------------------------------------------------
-  const root = h("div", { class: "rstar-tree", tabindex: "0", "data-lm-suppress-shortcuts": "true", "aria-label": "search tree", role: "group" });
+  const root = h("div", { class: "rstar rstar-tree", tabindex: "0", "data-lm-suppress-shortcuts": "true", "aria-label": "search tree", role: "group" });
   const button = (text, title, f) => h("button", { type: "button", title, "aria-label": title, onclick: f }, text);
   const slider = h("input", { type: "range", class: "timeline", min: 0, max: last, value: last, "aria-label": "events played", oninput: e => goto(+e.target.value) });
   const count = h("span", { class: "count" }), play = button("play", "play or pause (space)", () => toggle());
@@ -94,8 +94,14 @@ function mountTree(el, data, host) {
 
   function legend() {
     const dot = (fill, cls, text) => { const g = s("g", { class: "n " + cls }); g.append(s("circle", { class: "disc", cx: 8, cy: 8, r: 6, fill })); const box = s("svg", { width: 16, height: 16 }); box.append(g); return h("span", {}, box, " " + text); };
+    const line = (kind, text) => {
+      const box = s("svg", { width: 22, height: 16, class: "solutions pairs" });
+      box.append(s("path", { class: { band: "band good", hot: "edge hot", pair: "pair" }[kind], d: "M4,8H18", "stroke-width": { band: 8, hot: 3, pair: 1.6 }[kind] }));
+      return h("span", {}, box, " " + text);
+    };
     return h("div", { class: "legend" }, dot(qColor(-1), "", "Q = −1"), dot(qColor(0), "", "Q = 0"), dot(qColor(1), "", "Q = +1"), dot("#e4e4e4", "", "not visited"), dot("#fff", "failed", "did not run"), dot("#fff", "correct", "correct ✓"), dot("#fff", "wrong", "wrong ✗"),
-      h("span", {}, "number and line width: visits"), h("span", { class: "keys" }, "keys: ←/→ phase, shift rollout, space play, w/s sibling, a/d parent/child, / search"));
+
+      line("band", "solution"), line("hot", "this event"), data.pairs.length > 0 && line("pair", "pair: better → worse"), h("span", {}, "number and line width: visits"), h("span", { class: "keys" }, "keys: ←/→ phase, shift rollout, space play, w/s sibling, a/d parent/child, / search"));
   }
 
   // ---- the drawing: every node once, then only what changes --------------------------------------------------------
@@ -103,7 +109,9 @@ function mountTree(el, data, host) {
   const layers = ["band", "pair", "edge", "node"].map(() => svg.appendChild(s("g")));
   const clip = s("clipPath", { id: "label" + Math.random().toString(36).slice(2) });
   clip.append(s("rect", { x: -0.8 * COL, y: -60, width: 0.8 * COL - R - 6, height: 60 }));
-  svg.append(clip); canvas.append(svg);
+  const arrow = s("marker", { id: clip.id + "arrow", viewBox: "0 0 8 8", refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" });
+  arrow.append(s("path", { class: "arrow", d: "M0,0L8,4L0,8Z" }));
+  svg.append(clip, arrow); canvas.append(svg);
   const good = new Set(data.selected.flatMap(path)), most = Math.max(1, ...nodes.slice(1).map(n => n.n1));
   const view = nodes.map((n, i) => {
     const g = s("g", { class: "n", "data-node": i }), v = { g, place: null };
@@ -118,7 +126,7 @@ function mountTree(el, data, host) {
     if (i) { v.edge = layers[2].appendChild(s("path", { class: "edge" })); v.band = layers[0].appendChild(s("path", { class: "band" + (good.has(i) ? " good" : "") })); }
     return v;
   });
-  const pairs = data.pairs.map(([better, worse]) => ({ better, worse, line: layers[1].appendChild(s("path", { class: "pair" })) }));
+  const pairs = data.pairs.map(([better, worse]) => ({ better, worse, line: layers[1].appendChild(s("path", { class: "pair", "marker-end": `url(#${arrow.id})` })) }));
 
   let full = !data.compact, scale = 1, width = 0, height = 0;
   const spot = i => { const p = full ? nodes[i].at : nodes[i].compact; return p && [p[0] * COL + 30, p[1] * ROW + 50]; };
@@ -138,7 +146,9 @@ function mountTree(el, data, host) {
     });
     for (const { better, worse, line } of pairs) {
       const a = spot(better), b = spot(worse);
-      if (a && b) line.setAttribute("d", `M${a[0]},${a[1]}Q${Math.max(a[0], b[0]) + 70},${(a[1] + b[1]) / 2} ${b[0]},${b[1]}`);
+      if (!a || !b) continue;
+      const [x, y] = [Math.max(a[0], b[0]) + 70, (a[1] + b[1]) / 2], border = (R + 2) / Math.hypot(x - b[0], y - b[1]);
+      line.setAttribute("d", `M${a[0]},${a[1]}Q${x},${y} ${b[0] + (x - b[0]) * border},${b[1] + (y - b[1]) * border}`);
     }
     nodes.forEach((_, i) => dirty.add(i));
     refresh(); zoom(1);
@@ -236,10 +246,14 @@ function mountTree(el, data, host) {
     const verdict = { unrun: "not executed yet", failed: `${n.status}: ${n.error}`, correct: `answer = ${n.answer}, correct ✓`, wrong: `answer = ${n.answer}, wrong ✗`, root: "the question", executed: n.answer !== null ? `ran, answer = ${n.answer}` : "ran" }[kind];
     content.replaceChildren(h("div", {}, h("b", {}, picked ? `node ${picked}, step ${steps.length}` : "root")),
       ...steps.slice(0, -1).map(i => colored(nodes[i].step, "before")), picked ? colored(n.step, "step") : "",
-      h("div", { class: "verdict " + kind }, verdict),
+      h("div", { class: "verdict " + kind }, verdict), ...chosenFor().map(x => h("div", { class: "chosen" }, x)),
       h("table", {}, h("thead", {}, h("tr", {}, ...["N", "Q", "prior", "PPM", "sum"].map(x => h("th", {}, x)))), h("tbody", {}, h("tr", { class: "numbers" }, ...[N[picked], known(picked) ? signed(q(picked)) : "–", n.prior.toFixed(2), scored[picked] ? signed(n.ppm) : "–", signed(W[picked])].map(x => h("td", {}, String(x)))))),
       ranking(picked ? n.parent : 0, c, picked ? "this step and its siblings" : "the first steps"),
       picked && n.children.some(i => alive[i]) ? ranking(picked, c, "its children") : "");
+  }
+  function chosenFor() {
+    const others = (side, other) => [...new Set(data.pairs.filter(p => p[side] === picked).map(p => p[other]))].join(", "), worse = others(0, 1), better = others(1, 0);
+    return [data.selected.includes(picked) && "a selected solution", worse && `preferred to node ${worse}`, better && `worse than node ${better}`].filter(x => x);
   }
   function ranking(parent, c, title) {
     const rule = ruleInput.value, kids = (nodes[parent] ? nodes[parent].children : []).filter(i => alive[i]);
