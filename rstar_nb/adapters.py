@@ -20,7 +20,7 @@ from .policy import Policy, plain_prompt
 from .prm import PPM, fit_pairs
 from .sft import fine_tune
 
-# %% ../nbs/13a_adapters.ipynb #9893c5f5
+# %% ../nbs/13a_adapters.ipynb #8aee7ebc
 class SharedBase:
     "One frozen base model in memory and named LoRA adapters, one of them active."
     def __init__(self, model, tokenizer,
@@ -29,11 +29,12 @@ class SharedBase:
                  checkpointing:bool=True,  # recompute activations in the backward pass
                  ):
         self.tokenizer, self.source, self.checkpointing = tokenizer, source or model.config._name_or_path, checkpointing
-        self.config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", base_model_name_or_path=self.source)
+        self.config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
         self.peft = get_peft_model(model, self.config, adapter_name="policy").eval()
+        self.config.base_model_name_or_path = self.source  # peft has put the folder there
         self.model = self.peft.get_base_model()  # the model itself, with LoRA layers in place
         self.active = "policy"
-        self.use("policy")
+        self.fresh("policy")
 
     def use(self, name:str):
         "Make an adapter the active one. Raises ModelError if there is none of that name."
@@ -81,22 +82,19 @@ class SharedBase:
             self.model.eval()
             if self.checkpointing: self.model.gradient_checkpointing_disable()
 
-# %% ../nbs/13a_adapters.ipynb #29eed261
+# %% ../nbs/13a_adapters.ipynb #74747a59
 class AdapterPolicy(Policy):
     "A policy that is an adapter on a shared base."
     def __init__(self, base:SharedBase, adapter:str="policy", prompt=plain_prompt, max_step_tokens:int=96, max_rows:int=128):
         super().__init__(base.model, base.tokenizer, prompt, max_step_tokens, max_rows)
         self.base, self.adapter = base, adapter
 
-    def propose(self, *args, **kwargs):
+    def propose(self, prefixes, k:int, seeds, temperature:float=1.0, whole:bool=False, max_tokens:int=None):
         self.base.use(self.adapter)
-        return super().propose(*args, **kwargs)
+        if whole: max_tokens = max_tokens or 4 * self.max_step_tokens  # a raw model may never come to an end
+        return super().propose(prefixes, k, seeds, temperature, whole, max_tokens)
 
     def save(self, folder): save_adapter(self.base, self.adapter, folder)
-
-class _Float32Linear(torch.nn.Linear):
-    "The base computes in 16 bits, the score in 32."
-    def forward(self, x): return super().forward(x.float())
 
 class AdapterPPM(PPM):
     "A PPM that is an adapter on the policy's base, and a linear unit."
@@ -105,7 +103,7 @@ class AdapterPPM(PPM):
         if copy_weights: self.base.copy(policy.adapter, adapter)
         elif adapter not in self.base.peft.peft_config: self.base.fresh(adapter)
         self.policy = AdapterPolicy(self.base, adapter, policy.prompt, policy.max_step_tokens, policy.max_rows)
-        self.head = _Float32Linear(policy.model.config.hidden_size, 1).to(policy.model.device)
+        self.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.model.device)
         torch.nn.init.zeros_(self.head.weight); torch.nn.init.zeros_(self.head.bias)
 
     def parameters(self): return [*self.base.parameters(self.policy.adapter), *self.head.parameters()]
