@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['wilson', 'tally', 'evaluate_policy', 'evaluate_search', 'false_positives']
 
-# %% ../nbs/09a_evaluation.ipynb #dd35436e
+# %% ../nbs/09a_evaluation.ipynb #08b55c70
 import math
 from .answers import is_equivalent
 from .policy import derive_seed
 from .problems import number_variant
 from .search import Tree, ppm_weight, search, vote
+from .ucb import uct
 
-# %% ../nbs/09a_evaluation.ipynb #10752dc8
+# %% ../nbs/09a_evaluation.ipynb #5c10e6f4
 def wilson(correct:int, n:int, z:float=1.96) -> tuple:
     "95 % Wilson interval (low, high) of a rate, both in [0, 1]; (0, 1) if n is 0."
     if n == 0: return 0.0, 1.0
@@ -20,34 +21,35 @@ def wilson(correct:int, n:int, z:float=1.96) -> tuple:
     middle, half = (p + z * z / (2 * n)) / d, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
     return max(0.0, middle - half), min(1.0, middle + half)
 
-def tally(outcomes) -> dict:
-    "Counts from (level, correct) pairs: {'n', 'correct', 'by_level': {level: [correct, n]}}."
-    by_level = {}
-    for level, correct in outcomes:
-        counts = by_level.setdefault(str(level), [0, 0])
-        counts[0] += bool(correct); counts[1] += 1
-    return dict(n=sum(n for _, n in by_level.values()), correct=sum(c for c, _ in by_level.values()), by_level=dict(sorted(by_level.items())))
+def tally(rows, key:str="correct") -> dict:
+    "Counts from rows with level, subject and `key`: {'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {subject: [correct, n]}}."
+    counts = dict(n=0, correct=0, by_level={}, by_subject={})
+    for row in rows:
+        counts["n"] += 1; counts["correct"] += bool(row[key])
+        for by in ("level", "subject"):
+            part = counts[f"by_{by}"].setdefault(str(row.get(by, "")), [0, 0])
+            part[0] += bool(row[key]); part[1] += 1
+    return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in counts.items()}
 
-# %% ../nbs/09a_evaluation.ipynb #f14f45e6
+# %% ../nbs/09a_evaluation.ipynb #e06da76c
 def evaluate_policy(policy, executor, problems, on_done=None) -> list:
-    "One greedy program per problem: rows with problem_id, level, strategy, steps, answer, correct, tokens."
+    "One greedy program per problem: rows with problem_id, level, subject, strategy, program, answer, correct, tokens."
     found = policy.propose([(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True)
     results = executor.run([c.text for (c,) in found])
     if on_done: on_done(len(problems))
-    return [dict(problem_id=p.id, level=p.level, strategy="greedy", program=c.text, answer=r.answer, tokens=len(c.ids),
+    return [dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="greedy", program=c.text, answer=r.answer, tokens=len(c.ids),
                  correct=r.status == "ok" and r.answer is not None and is_equivalent(r.answer, p.answer)) for p, (c,), r in zip(problems, found, results)]
 
-# %% ../nbs/09a_evaluation.ipynb #c9424eef
-def evaluate_search(policy, ppm, executor, problems, rollouts:int=8, candidates:int=4, max_depth:int=9, seed:int=0, rule=None, on_rollout=None) -> tuple:
+# %% ../nbs/09a_evaluation.ipynb #97c8d46c
+def evaluate_search(policy, ppm, executor, problems, rollouts:int=8, candidates:int=4, max_depth:int=9, seed:int=0, rule=uct, on_rollout=None) -> tuple:
     "PPM-guided search per problem: (rows as in `evaluate_policy`, trees). `oracle` says whether any finished program was right."
-    from rstar_nb.ucb import uct
-    trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, max_depth, rule or uct,
+    trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, max_depth, rule,
                    ppm=ppm, seed=derive_seed(seed, "evaluate"), on_rollout=on_rollout)
     rows = []
     for p, t in zip(problems, trees):
         answer = vote(t, ppm_weight)
         finished = [n.answer for n in t.nodes if n.terminal and n.status == "ok" and n.node_visits]
-        rows.append(dict(problem_id=p.id, level=p.level, strategy="mcts", answer=answer, tokens=t.tokens,
+        rows.append(dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="mcts", answer=answer, tokens=t.tokens,
                          correct=answer is not None and is_equivalent(answer, p.answer),
                          oracle=any(a is not None and is_equivalent(a, p.answer) for a in finished)))
     return rows, trees

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_model', 'derive_seed', 'uniforms', 'pick_tokens',
-           'backbone', 'Candidate', 'Policy']
+           'backbone', 'Candidate', 'left_pad', 'Policy']
 
 # %% ../nbs/04_policy.ipynb #943d45ae
 import hashlib, json, re
@@ -31,20 +31,19 @@ def plain_prompt(question:str) -> str:
     "The prompt of a model trained on our format: the question, then an empty line."
     return question + STEP_END
 
-# %% ../nbs/04_policy.ipynb #ea1669ce
-_PIECES = Regex(r"\n\n|\n|\d{1,2}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
+# %% ../nbs/04_policy.ipynb #a71ea59c
+_PIECES = Regex(r"\n\n|\n|\d{1,3}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
 
 def train_tokenizer(texts,  # sample of questions and programs
-                    vocab_size:int=640,  # upper limit
+                    vocab_size:int=4096,  # upper limit
                     ) -> PreTrainedTokenizerFast:
-    "A small byte-level BPE tokenizer in which every number below 100 is one token."
+    "A small byte-level BPE tokenizer in which every number below 1,000, and every word that is twice in `texts`, is one token."
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<pad>", "<eos>"], show_progress=False,
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=["<pad>", "<eos>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    numbers = [f"{i}" for i in range(10)] + [f"{i:02d}" for i in range(100)]
-    tok.train_from_iterator(list(texts) + numbers * len(list(texts)), trainer)
+    tok.train_from_iterator(list(texts) + [str(i) for i in range(1000)] * 2, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>")
 
 # %% ../nbs/04_policy.ipynb #0c1cc0c0
@@ -87,7 +86,7 @@ def backbone(model):
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(inner, inner.base_model_prefix)
 
-# %% ../nbs/04_policy.ipynb #a84c4f3a
+# %% ../nbs/04_policy.ipynb #386511a9
 @dataclass(frozen=True)
 class Candidate:
     "A proposed continuation."
@@ -96,7 +95,7 @@ class Candidate:
     ids: tuple  # the generated token ids, in order
     finished: bool  # did it end by itself (and not at the token limit)?
 
-def _left_pad(rows, pad, device):
+def left_pad(rows, pad, device):
     "Token lists -> (ids, attention mask), both (rows, longest), padded on the left."
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(r)) + r for r in rows], device=device)
@@ -162,14 +161,14 @@ class Policy:
         try: return cls(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), **kwargs)
         except (OSError, ValueError) as e: raise FileNotFoundError(f"{folder}: no usable model there ({str(e).splitlines()[0]})") from None
 
-# %% ../nbs/04_policy.ipynb #9589947d
+# %% ../nbs/04_policy.ipynb #844b6022
 class _Copied(DynamicCache):
     "For models that cannot share a prefix: the prefix's cache, copied k times."
     def keep(self, groups): self.batch_select_indices((groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten())
 
 def _prefill(model, encoded, pad, k, room):
     "Run the prefixes once: (cache for k rows each, logits of the next token (B, vocabulary), mask, tokens computed)."
-    ids, mask = _left_pad(encoded, pad, model.device)
+    ids, mask = left_pad(encoded, pad, model.device)
     share = can_share_prefix(model)
     cache = (DynamicCache if share else _Copied)(config=model.config)
     logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
@@ -201,7 +200,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
             ended[groups] |= stop
             keep = (~ended[groups].all(1)).nonzero()[:, 0]
             if len(keep) == 0 or t + 1 == max_tokens: break
-            if len(keep) < len(groups):  # a prefix leaves when all its candidates are finished
+            if len(keep) <= 0.8 * len(groups):  # finished prefixes leave, a number at a time: each leaving copies the cache
                 groups, new = groups[keep], new[keep]
                 cache.keep(keep.to(device))
                 mask = mask.view(-1, k, mask.shape[1])[keep.to(device)].flatten(0, 1)

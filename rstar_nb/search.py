@@ -102,14 +102,15 @@ def select(tree:Tree, rule=uct, skip_exhausted:bool=True) -> int:
     tree.log("select", path=tree.path(node))
     return node
 
-# %% ../nbs/06_search.ipynb #b9bd4cd4
+# %% ../nbs/06_search.ipynb #0464d4ea
 def expand(tree:Tree, node:int, candidates) -> list:
-    "Children of `node` from the policy's candidates, duplicates merged; returns their positions."
+    "Children of `node` from the policy's candidates, duplicates merged, the most likely first; returns their positions."
     best = {}
     for c in candidates:
         tree.tokens += len(c.ids)
         if c.finished and c.text.strip(): best[c.text] = max(c.logprob, best.get(c.text, c.logprob))
-    ids = add_children(tree, node, list(best), list(best.values()))
+    ranked = sorted(best, key=best.get, reverse=True)
+    ids = add_children(tree, node, ranked, [best[text] for text in ranked])
     tree.log("expand", node=node, children=ids)
     return ids
 
@@ -207,14 +208,14 @@ def check_invariants(tree:Tree):
         assert not (n.terminal and n.children), f"terminal node {n.id} has children"
     assert tree.nodes[ROOT].node_visits == tree.rollouts
 
-# %% ../nbs/06_search.ipynb #a1d0d2c3
+# %% ../nbs/06_search.ipynb #c29a8979
 def trajectories(tree:Tree) -> list:
     "Every finished program in the tree that was reached by a rollout, as dicts, in order of their nodes."
     found = []
     for n in tree.nodes:
         if not (n.terminal and n.status == "ok" and n.node_visits): continue
         path = tree.path(n.id)[1:]
-        found.append(dict(node=n.id, steps=tree.steps(n.id), answer=n.answer, correct=n.correct, ppm=n.ppm, visits=n.node_visits,
+        found.append(dict(node=n.id, steps=tree.steps(n.id), answer=n.answer, correct=n.correct, ppm=n.ppm, visits=n.node_visits, logprob=sum(tree.nodes[i].logprob for i in path),
                           average_q=sum(tree.nodes[i].q_value for i in path) / len(path)))
     return found
 

@@ -8,39 +8,44 @@ __all__ = ['Settings', 'parse_settings']
 # %% ../nbs/09b_settings.ipynb #1373723b
 from dataclasses import dataclass, fields
 
-# %% ../nbs/09b_settings.ipynb #5a002317
+# %% ../nbs/09b_settings.ipynb #8683426e
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (1000,)  # fresh training problems per round
-    max_level: tuple = (3, 4, 6, 6)  # the hardest level among them: search where the policy has a chance
-    carry: int = 100  # unsolved problems of the round before that are searched again
-    wave: int = 300  # trees that advance in lock-step; also the unit that an interruption can cost
+    problems: tuple = (3000,)  # fresh training problems per round, each answered once greedily
+    trees: tuple = (450,)  # how many of those answered wrong get a search tree
+    min_level: tuple = (2, 2, 3, 3)  # the easiest level among them: no search on what is solved anyway
+    max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
+    carry: int = 0  # unsolved problems of the round before that are searched again
+    wave: int = 750  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (4,)  # rollouts per tree at first
-    more_rollouts: tuple = (8, 8)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
+    more_rollouts: tuple = (6, 8)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (5, 5, 5, 5)  # steps proposed per expansion (paper: 5, 8, 8, 16)
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 600  # worked examples the weak base is trained on
-    base_steps: tuple = (400, 600)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (200, 400)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
-    sft_at_least: int = 700  # optimiser steps, whatever the number of rows
-    sft_at_most: int = 900  # an upper limit, to keep a round to minutes
-    top: int = 2  # solutions per problem to train on (paper: 2)
+    sft_at_least: int = 500  # optimiser steps, whatever the number of rows
+    sft_at_most: int = 500  # an upper limit, to keep a round to minutes
+    top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
-    ppm_steps: int = 150  # optimiser steps of a PPM
+    ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
+    ppm_steps: int = 120  # optimiser steps of a PPM
     max_pairs: int = 12_000  # most recent preference pairs to train it on
     pair_batch: int = 24  # pairs per optimiser step
-    batch_size: int = 16  # rows per optimiser step
-    lr: float = 2e-3  # learning rate of the policy
+    batch_size: int = 32  # rows per optimiser step
+    lr: float = 2e-3  # learning rate of the policy (AdamW)
+    muon_lr: float = 0.02  # learning rate of the matrices inside the policy (Muon); 0 = AdamW for all weights
     ppm_lr: float = 5e-4  # learning rate of the PPM
-    test_problems: int = 400  # held-out problems for the policy alone
+    test_problems: int = 600  # held-out problems for the policy alone
+    ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
     search_problems: int = 150  # how many of them the PPM-guided search answers too
-    eval_rollouts: int = 8  # rollouts of that search
+    eval_rollouts: int = 6  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator

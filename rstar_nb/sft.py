@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['code_only', 'select_solutions', 'encode_row', 'solution_loss', 'fine_tune', 'steps_for']
 
-# %% ../nbs/09_sft.ipynb #706f204f
+# %% ../nbs/09_sft.ipynb #fe5d1d73
 import numpy as np
 import torch
 from .policy import backbone
 from .search import trajectories
-from .training import length_batches, train_loop
+from .training import inner_matrices, length_batches, train_loop
 
-# %% ../nbs/09_sft.ipynb #05f3b155
+# %% ../nbs/09_sft.ipynb #95036921
 def code_only(steps) -> str:
     "The program without comments and blank lines: equal for programs that differ only in those."
     return "\n".join(" ".join(l.split()) for s in steps for l in s.splitlines() if l.strip() and not l.lstrip().startswith("#"))
@@ -26,7 +26,7 @@ def select_solutions(trees,
     for t in trees:
         good = [x for x in trajectories(t) if x["correct"] and (min_ppm is None or (x["ppm"] or 0) >= min_ppm)]
         seen = set()
-        for x in sorted(good, key=lambda x: (-x["average_q"], x["node"])):
+        for x in sorted(good, key=lambda x: (-x["average_q"], -x["logprob"], x["node"])):
             if len(seen) < top and code_only(x["steps"]) not in seen:
                 seen.add(code_only(x["steps"]))
                 rows.append(dict(problem_id=t.problem_id, question=t.question, steps=x["steps"], average_q=x["average_q"], ppm=x["ppm"]))
@@ -53,22 +53,25 @@ def solution_loss(model, encoded,  # list of (ids, number of question tokens)
     targets = ids.roll(-1, 1)[predicts]
     return torch.nn.functional.cross_entropy(logits.float(), targets), len(targets)
 
-# %% ../nbs/09_sft.ipynb #c3236593
+# %% ../nbs/09_sft.ipynb #cb03b3ee
 def fine_tune(policy,
               rows,  # training rows with "question" and "steps"
               steps:int,  # optimiser steps
               batch_size:int=16, lr:float=2e-3, seed:int=0,
               peft_config=None,  # e.g. a LoraConfig; None trains all weights
-              on_step=None) -> list:
+              on_step=None,
+              muon_lr:float=0.0,  # learning rate of Muon for the matrices inside the network; 0 = AdamW for all weights
+              ) -> list:
     "Train `policy` in place on the solution tokens of `rows`; returns the losses."
     if not rows: raise ValueError("no solution was selected to train on; give the search more rollouts or easier problems")
     if peft_config is not None:
         from peft import get_peft_model
         policy.model = get_peft_model(policy.model, peft_config)
+    matrices = inner_matrices(policy.model) if muon_lr and peft_config is None else ()
     encoded = [encode_row(policy, r) for r in rows]
     batches = length_batches([len(ids) for ids, _ in encoded], batch_size, steps, seed)
     policy.model.train()
-    losses = train_loop(policy.model.parameters(), lambda step: solution_loss(policy.model, [encoded[i] for i in batches[step]])[0], steps, lr, on_step=on_step)
+    losses = train_loop(policy.model.parameters(), lambda step: solution_loss(policy.model, [encoded[i] for i in batches[step]])[0], steps, lr, on_step=on_step, matrices=matrices, muon_lr=muon_lr)
     policy.model.eval()
     return losses
 

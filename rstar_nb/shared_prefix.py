@@ -37,7 +37,7 @@ def shared_prefix_attention(module, query, key:SharedKeys, value, attention_mask
 
 AttentionInterface.register("shared_prefix", shared_prefix_attention)
 
-# %% ../nbs/03c_shared_prefix.ipynb #2710e5bd
+# %% ../nbs/03c_shared_prefix.ipynb #1ea75b03
 class SharedPrefixCache(Cache):
     "Keys and values of B prefixes, and of the own tokens of k rows for each."
     def __init__(self, prefix:DynamicCache,  # cache of the B prefixes, left-padded
@@ -63,8 +63,14 @@ class SharedPrefixCache(Cache):
         "Keep only these prefixes, and their rows."
         rows = (groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten()
         self.prefix = [tuple(x[groups] for x in layer) for layer in self.prefix]
-        self.own = [tuple(x[rows] for x in layer) for layer in self.own]
+        self.own = [tuple(self._kept(x, rows) for x in layer) for layer in self.own]
         self.bias = self.bias[groups]
+
+    def _kept(self, x, rows):
+        "The rows of one tensor, with as much room as before; only what is used is copied."
+        kept = x.new_empty(len(rows), *x.shape[1:])
+        kept[:, :, :self.length] = x[:, :, :self.length][rows]
+        return kept
 
     def get_seq_length(self, layer_idx=0): return self.prefix[0][0].shape[2] + self.length
 

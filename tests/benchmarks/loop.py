@@ -1,0 +1,86 @@
+"""Where the time of a run goes, and what the tree engine costs by itself.
+
+    python tests/benchmarks/loop.py RUN            # a finished run folder, e.g. runs/default
+
+Prints the seconds per phase of the run, then searches problems with the run's last policy and PPM and prints
+tokens/s, rollouts/s and the share of the time inside model forward passes, then drives the tree with a policy
+and an executor that answer at once. One JSON object is the last line.
+"""
+import json
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from rstar_nb.executor import Executor
+from rstar_nb.policy import Candidate, Policy
+from rstar_nb.prm import PPM
+from rstar_nb.problems import generate
+from rstar_nb.search import Tree, search
+from rstar_nb.store import machine, read_lines
+
+
+@contextmanager
+def forward_clock(*models):
+    "Seconds inside the models' forward passes, as a list of one number."
+    spent, began, hooks = [0.0], {}, []
+    for model in models:
+        hooks.append(model.register_forward_pre_hook(lambda m, *_: began.__setitem__(id(m), time.perf_counter())))
+        hooks.append(model.register_forward_hook(lambda m, *_: spent.__setitem__(0, spent[0] + time.perf_counter() - began.pop(id(m)))))
+    try: yield spent
+    finally:
+        for hook in hooks: hook.remove()
+
+
+def search_speed(run, n_problems=200, rollouts=4, candidates=5):
+    "Searching with the run's last policy and PPM."
+    last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
+    policy, ppm = Policy.load(run / f"round_{last}" / "policy"), PPM.load(run / f"round_{last}" / "ppm") if last else None
+    problems = generate(n_problems, "train", seed=987)
+    # The PPM calls the transformer below the head, the policy the whole model.
+    models = [policy.model] + ([ppm.policy.model.get_decoder()] if ppm else [])
+    with Executor(workers=2) as executor, forward_clock(*models) as inside:
+        start = time.perf_counter()
+        trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, references={p.id: p.answer for p in problems}, ppm=ppm)
+        seconds = time.perf_counter() - start
+    return dict(problems=n_problems, seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
+                rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1), nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds))
+
+
+class InstantPolicy:
+    "Proposes steps with different texts at once."
+    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
+        return [[Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)] for _ in prefixes]
+
+
+class InstantExecutor:
+    class _Ok: status, answer, error = "ok", None, None
+    def run(self, programs): return [self._Ok] * len(programs)
+
+
+def engine_speed(nodes, candidates=4, depth=8):
+    "Tree nodes per second, with nothing behind the tree."
+    start, made = time.perf_counter(), 0
+    while made < nodes:
+        tree = Tree("engine", "nothing")
+        while len(tree.nodes) < nodes - made:
+            before = len(tree.nodes)
+            search([tree], InstantPolicy(), InstantExecutor(), rollouts=tree.rollouts + 1, candidates=candidates, max_depth=depth)
+            if len(tree.nodes) == before: break
+        made += len(tree.nodes)
+    return round(made / (time.perf_counter() - start))
+
+
+def main(run):
+    metrics, phases = read_lines(run / "metrics.jsonl"), {}
+    for m in metrics:
+        for phase, seconds in m["seconds"].items(): phases[phase] = phases.get(phase, 0) + seconds
+    total = sum(phases.values())
+    for phase, seconds in sorted(phases.items(), key=lambda x: -x[1]): print(f"{phase:<10} {seconds:8.1f} s  {100 * seconds / total:5.1f} %")
+    result = dict(phases=phases, search=search_speed(run), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, machine=machine())
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "metrics.jsonl").exists(): sys.exit("give a finished run folder, e.g. runs/default")
+    main(Path(sys.argv[1]))
