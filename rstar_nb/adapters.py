@@ -20,7 +20,7 @@ from .policy import Policy, plain_prompt
 from .prm import PPM, fit_pairs
 from .sft import fine_tune
 
-# %% ../nbs/13a_adapters.ipynb #8aee7ebc
+# %% ../nbs/13a_adapters.ipynb #39485c75
 class SharedBase:
     "One frozen base model in memory and named LoRA adapters, one of them active."
     def __init__(self, model, tokenizer,
@@ -54,7 +54,7 @@ class SharedBase:
 
     def weights(self, name:str) -> dict:
         "An adapter's tensors by name, without the adapter's name in them."
-        return get_peft_model_state_dict(self.peft, adapter_name=name)
+        return get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
 
     def set_weights(self, name:str, tensors:dict):
         "Overwrite an adapter's tensors. Raises ModelError if they do not fit this base."
@@ -77,12 +77,14 @@ class SharedBase:
         self.use(name)
         if self.checkpointing: self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
         self.model.train()
+        self.model.config.use_cache = False  # no keys and values are kept in training
         try: yield
         finally:
+            self.model.config.use_cache = True
             self.model.eval()
             if self.checkpointing: self.model.gradient_checkpointing_disable()
 
-# %% ../nbs/13a_adapters.ipynb #74747a59
+# %% ../nbs/13a_adapters.ipynb #5cde6263
 class AdapterPolicy(Policy):
     "A policy that is an adapter on a shared base."
     def __init__(self, base:SharedBase, adapter:str="policy", prompt=plain_prompt, max_step_tokens:int=96, max_rows:int=128):
@@ -98,15 +100,17 @@ class AdapterPolicy(Policy):
 
 class AdapterPPM(PPM):
     "A PPM that is an adapter on the policy's base, and a linear unit."
-    def __init__(self, policy:AdapterPolicy, adapter:str="ppm", copy_weights:bool=True):
+    def __init__(self, policy:AdapterPolicy, adapter:str="ppm", copy_weights:bool=True, **more):  # more: as in `PPM`
+        super().__init__(policy, copy_weights=False, **more)
         self.base = policy.base
         if copy_weights: self.base.copy(policy.adapter, adapter)
         elif adapter not in self.base.peft.peft_config: self.base.fresh(adapter)
         self.policy = AdapterPolicy(self.base, adapter, policy.prompt, policy.max_step_tokens, policy.max_rows)
-        self.head = torch.nn.Linear(policy.model.config.hidden_size, 1).to(policy.model.device)
-        torch.nn.init.zeros_(self.head.weight); torch.nn.init.zeros_(self.head.bias)
+        self.head.to(policy.model.device)
 
-    def parameters(self): return [*self.base.parameters(self.policy.adapter), *self.head.parameters()]
+    def parameters(self):
+        alpha = getattr(self, "alpha", None)
+        return [*self.base.parameters(self.policy.adapter), *self.head.parameters(), *([] if alpha is None else [alpha])]
 
     def scores(self, encoded):
         self.base.use(self.policy.adapter)
@@ -115,10 +119,6 @@ class AdapterPPM(PPM):
     def score(self, prefixes, **kwargs):
         self.base.use(self.policy.adapter)
         return super().score(prefixes, **kwargs)
-
-    def save(self, folder):
-        save_adapter(self.base, self.policy.adapter, folder)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, str(Path(folder) / "value_head.safetensors"))
 
 # %% ../nbs/13a_adapters.ipynb #77083427
 def fine_tune_adapter(policy:AdapterPolicy, rows, steps:int, batch_size:int=8, lr:float=2e-4, seed:int=0, on_step=None) -> list:
@@ -129,7 +129,7 @@ def fit_adapter(ppm:AdapterPPM, pairs, steps:int, batch_size:int=8, lr:float=1e-
     "Train the PPM's adapter and linear unit in place on preference pairs; returns the losses."
     with ppm.base.training(ppm.policy.adapter): return fit_pairs(ppm, pairs, steps, batch_size, lr, seed, on_step=on_step)
 
-# %% ../nbs/13a_adapters.ipynb #8d039fe3
+# %% ../nbs/13a_adapters.ipynb #6f4bf0fc
 def save_adapter(base:SharedBase, name:str, folder):
     "Write one adapter as plain `peft` reads it (safetensors), and the tokenizer."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,11 @@ def read_adapter(base:SharedBase, name:str, folder):
 def load_ppm(policy:AdapterPolicy, folder, adapter:str="ppm") -> AdapterPPM:
     "The PPM in a folder, on the policy's base. Raises ModelError if the folder holds a policy."
     if not (Path(folder) / "value_head.safetensors").is_file(): raise ModelError(f"{folder}: value_head.safetensors is missing; this is no PPM")
-    ppm = AdapterPPM(policy, adapter, copy_weights=False)
+    tensors = load_file(str(Path(folder) / "value_head.safetensors"))
+    ppm = AdapterPPM(policy, adapter, copy_weights=False, **(dict(reads="likelihood") if "alpha" in tensors else {}))
     read_adapter(policy.base, adapter, folder)
-    ppm.head.load_state_dict(load_file(str(Path(folder) / "value_head.safetensors")))
+    if "alpha" in tensors: ppm.alpha.data = tensors.pop("alpha").to(policy.model.device)
+    ppm.head.load_state_dict(tensors)
     return ppm
 
 # %% ../nbs/13a_adapters.ipynb #e8adc54e

@@ -17,7 +17,7 @@ from .store import is_complete, publish
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a missing optional kernel at every first use
 
-# %% ../nbs/13_one_gpu.ipynb #23474f23
+# %% ../nbs/13_one_gpu.ipynb #a380378e
 @dataclass(frozen=True)
 class Preset:
     "A model, how it is held in memory, and the settings of a run that suit it."
@@ -34,15 +34,15 @@ class Preset:
 PRESETS = {p.name: p for p in (
     Preset("tiny", ""),
     Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, context=768, max_step_tokens=64, max_rows=64, settings=dict(
-        rounds=2, problems=(200,), carry=0, wave=50, rollouts=(4,), more_rollouts=(8, 8), candidates=(5, 8, 8, 16), max_depth=6, sft_from="base",
+        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=2, problems=(200,), carry=0, wave=50, rollouts=(4,), more_rollouts=(8, 8), candidates=(5, 8, 8, 16), max_depth=6, sft_from="base",
         sft_passes=2.0, sft_at_least=60, sft_at_most=150, ppm_steps=60, pair_batch=8, batch_size=8, lr=2e-4, ppm_lr=1e-4,
         test_problems=200, search_problems=50, eval_rollouts=4, eval_candidates=4)),
     Preset("qwen2.5-math-1.5b", "Qwen/Qwen2.5-Math-1.5B", context=2048, max_step_tokens=256, settings=dict(
-        rounds=4, problems=(4000,), carry=1000, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
+        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), carry=1000, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=600, pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
     Preset("qwen2.5-math-7b", "Qwen/Qwen2.5-Math-7B", context=2048, max_step_tokens=256, max_rows=96, settings=dict(
-        rounds=4, problems=(4000,), carry=1000, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
+        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), carry=1000, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=600, pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
 )}

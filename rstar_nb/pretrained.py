@@ -16,7 +16,7 @@ from .prompts import StepPrompt, first_round_filter, is_chat_model
 from .settings import Settings
 from .store import is_complete, publish, read_lines
 
-# %% ../nbs/13f_pretrained.ipynb #965e3d85
+# %% ../nbs/13f_pretrained.ipynb #32c660ee
 class PretrainedModels:
     "Policy and PPM of the loop as adapters on one pretrained base."
     def __init__(self, p:Preset, device=None):
@@ -64,9 +64,9 @@ class PretrainedModels:
         short = [r for r in rows if len(policy.encode(r["question"], r["steps"])) <= self.preset.context]
         return fine_tune_adapter(policy, short, steps, batch_size, lr, seed, on_step)
 
-    def new_ppm(self, policy) -> AdapterPPM:
+    def new_ppm(self, policy, **more) -> AdapterPPM:
         "A PPM that starts from the policy's weights and has no opinion yet."
-        return AdapterPPM(policy)
+        return AdapterPPM(policy, **more)
 
     def fit_pairs(self, ppm, pairs, steps:int, batch_size:int, lr:float, seed:int, on_step=None, **unused) -> list:
         "Train the PPM's adapter and head on preference pairs."
