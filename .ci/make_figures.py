@@ -1,7 +1,8 @@
-"""Copy a run's record to figures/default_run and draw the README's figures from it:
+"""Copy a run's record to figures/default_run and figures/records, and draw the README's figures from it:
 
     python .ci/make_figures.py runs/default
 """
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ def main(run):
     record = FIGURES / "default_run"
     record.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "metrics.jsonl"): shutil.copy(run / name, record / name)
+    (FIGURES / "records").mkdir(exist_ok=True)
+    seed = json.loads((run / "record.json").read_text())["seed"]
+    shutil.copy(run / "record.json", FIGURES / "records" / f"evolve_tiny_seed{seed}.json")
     metrics = read_lines(record / "metrics.jsonl")
     (FIGURES / "rounds.png").write_bytes(plot_rounds(metrics).png())
     (FIGURES / "coverage.png").write_bytes(plot_coverage(metrics).png())

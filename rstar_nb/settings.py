@@ -8,18 +8,18 @@ __all__ = ['Settings', 'parse_settings']
 # %% ../nbs/09b_settings.ipynb #1373723b
 from dataclasses import dataclass, fields
 
-# %% ../nbs/09b_settings.ipynb #8683426e
+# %% ../nbs/09b_settings.ipynb #c7025ef9
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (3000,)  # fresh training problems per round, each answered once greedily
-    trees: tuple = (450,)  # how many of those answered wrong get a search tree
+    problems: tuple = (5000,)  # fresh training problems per round, each answered once greedily
+    trees: tuple = (300,)  # how many of those answered wrong get a search tree
     min_level: tuple = (2, 2, 3, 3)  # the easiest level among them: no search on what is solved anyway
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     carry: int = 0  # unsolved problems of the round before that are searched again
-    wave: int = 750  # trees that advance in lock-step; also the unit that an interruption can cost
+    wave: int = 1000  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (4,)  # rollouts per tree at first
     more_rollouts: tuple = (6, 8)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (5, 5, 5, 5)  # steps proposed per expansion (paper: 5, 8, 8, 16)
@@ -30,12 +30,12 @@ class Settings:
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
-    sft_at_least: int = 500  # optimiser steps, whatever the number of rows
-    sft_at_most: int = 500  # an upper limit, to keep a round to minutes
+    sft_at_least: int = 450  # optimiser steps, whatever the number of rows
+    sft_at_most: int = 450  # an upper limit, to keep a round to minutes
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
-    ppm_steps: int = 120  # optimiser steps of a PPM
+    ppm_steps: int = 60  # optimiser steps of a PPM
     max_pairs: int = 12_000  # most recent preference pairs to train it on
     pair_batch: int = 24  # pairs per optimiser step
     batch_size: int = 32  # rows per optimiser step

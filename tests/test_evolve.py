@@ -62,6 +62,27 @@ def test_killed_and_resumed_ends_the_same(base, untouched, tmp_path, place, n):
         assert (folder / name).read_bytes() == (untouched / name).read_bytes(), name
 
 
+def test_a_run_writes_its_record(untouched):
+    record = json.loads((untouched / "record.json").read_text())
+    assert {"seed", "settings", "machine", "wall_seconds", "peak_rss_mb", "rounds", "ood"} <= set(record)
+    assert [r["round"] for r in record["rounds"]] == [0, 1, 2] and set(record["ood"]) == {"0", "2"}
+    assert all({"policy", "search", "coverage", "false_positive_rate", "seconds"} <= set(r) for r in record["rounds"])
+    assert 50 < record["peak_rss_mb"] < 4000 and record["wall_seconds"] > 1
+    policy = record["rounds"][1]["policy"]
+    assert sum(n for _, n in policy["by_level"].values()) == sum(n for _, n in policy["by_subject"].values()) == policy["n"] == 24
+
+
+def test_the_first_pass_leaves_whole_trees(untouched):
+    from rstar_nb.search import check_invariants, replay, tree_from_json
+    lines = read_lines(untouched / "round_1" / "search.jsonl")
+    trees = [tree_from_json({k: v for k, v in l.items() if k not in ("level", "subject", "solved")}) for l in lines]
+    straight = [t for t in trees if t.rollouts == 1 and all(len(n.children or []) <= 1 for n in t.nodes)]
+    assert straight and len(straight) < len(trees)
+    for t in trees:
+        check_invariants(t)
+        assert replay(t, len(t.events)).nodes[-1].node_visits == t.nodes[-1].node_visits
+
+
 def test_a_finished_run_is_left_alone(untouched):
     before = (untouched / "metrics.jsonl").read_bytes()
     with pytest.raises(StoreError, match="holds a run already"): evolve(untouched, Settings())
@@ -85,7 +106,7 @@ def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
     from rstar_nb.policy import Policy
     settings = load_settings(untouched)
     with Executor(workers=1, preload=()) as executor:
-        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None)
+        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None, limit=4)
     assert len(trees) == 4
 
 

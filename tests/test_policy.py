@@ -5,7 +5,7 @@ import torch
 import rstar_nb.policy as policy_module
 from rstar_nb.policy import STEP_END, Policy, derive_seed, is_terminal, pick_tokens, plain_prompt, tiny_model, train_tokenizer, uniforms
 from rstar_nb.problems import generate, gold_program
-from rstar_nb.training import length_batches, train_loop
+from rstar_nb.training import inner_matrices, length_batches, train_loop
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +109,13 @@ def test_batches_cover_every_row_once_per_pass():
 def test_a_loss_that_is_not_a_number_stops_training():
     w = torch.nn.Parameter(torch.ones(1))
     with pytest.raises(FloatingPointError, match="lower the learning rate"): train_loop([w], lambda step: w.sum() * float("inf"), 3, 0.1)
+
+
+def test_muon_gets_the_inner_matrices_and_only_those(policy):
+    inner = inner_matrices(policy.model)
+    outer = {id(policy.model.get_input_embeddings().weight), id(policy.model.get_output_embeddings().weight)}
+    assert len(inner) == 7 * policy.model.config.num_hidden_layers and not outer & {id(w) for w in inner}
+    a, b = torch.nn.Parameter(torch.eye(3)), torch.nn.Parameter(torch.eye(3))
+    train_loop([a, b], lambda step: (a[0, 0] + 3 * a[1, 1] + b[0, 0] + 3 * b[1, 1]), steps=1, lr=0.01, warmup=1, matrices=[a], muon_lr=0.01)
+    moved = (torch.eye(3) - a).detach()
+    assert moved.abs().max() > 0.002 and not torch.allclose(moved, (torch.eye(3) - b).detach(), atol=1e-3)

@@ -75,8 +75,28 @@ def test_scores_do_not_depend_on_the_batch(policy):
     assert ppm.score(prefixes) == pytest.approx([ppm.score([p])[0] for p in prefixes], abs=1e-4)
 
 
-def test_ppm_save_and_load(policy, tmp_path):
-    ppm = PPM(policy)
+@pytest.mark.parametrize("reads", ["last", "likelihood"])
+def test_sharing_a_prefix_changes_no_score(policy, reads):
+    ppm = PPM(policy, reads=reads)
+    torch.nn.init.normal_(ppm.head.weight, std=0.1)
+    questions = [p.question for p in generate(3)]
+    prefixes = [(q, ["a = 1", step]) for q in questions for step in ("b = 2", "answer = a + 3", "x = 1\ny = 2")] + [(questions[0], ["a = 1"]), (questions[1], [])]
+    with torch.inference_mode(): alone = [ppm.scores([ppm.encode(*p)]).item() for p in prefixes]
+    assert len(set(alone)) > 5
+    assert ppm.score(prefixes) == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_likelihood_ppm_prefers_what_the_policy_finds_likely(policy):
+    question, (first, *_) = generate(1)[0].question, gold_program(generate(1)[0].id)
+    fine_tune(policy, [dict(question=question, steps=[first])] * 8, steps=12, batch_size=8)
+    likely, unlikely = PPM(policy, reads="likelihood").score([(question, [first]), (question, ["zebra = 7"])])
+    assert likely > unlikely
+    with pytest.raises(ValueError, match="last or likelihood"): PPM(policy, reads="mean")
+
+
+@pytest.mark.parametrize("reads", ["last", "likelihood"])
+def test_ppm_save_and_load(policy, tmp_path, reads):
+    ppm = PPM(policy, reads=reads)
     torch.nn.init.normal_(ppm.head.weight)
     ppm.save(tmp_path / "ppm"); policy.save(tmp_path / "policy")
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:3]]
