@@ -17,7 +17,7 @@ from .store import is_complete, publish
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a missing optional kernel at every first use
 
-# %% ../nbs/13_one_gpu.ipynb #a380378e
+# %% ../nbs/13_one_gpu.ipynb #3b247a0f
 @dataclass(frozen=True)
 class Preset:
     "A model, how it is held in memory, and the settings of a run that suit it."
@@ -34,7 +34,7 @@ class Preset:
 PRESETS = {p.name: p for p in (
     Preset("tiny", ""),
     Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, context=768, max_step_tokens=64, max_rows=64, settings=dict(
-        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=2, problems=(200,), carry=0, wave=50, rollouts=(4,), more_rollouts=(8, 8), candidates=(5, 8, 8, 16), max_depth=6, sft_from="base",
+        base_steps=(60, 0), seed_solutions=240, muon_lr=0.0, rounds=2, problems=(200,), carry=0, wave=50, rollouts=(4,), more_rollouts=(8, 8), candidates=(5, 8, 8, 16), max_depth=6, sft_from="base",
         sft_passes=2.0, sft_at_least=60, sft_at_most=150, ppm_steps=60, pair_batch=8, batch_size=8, lr=2e-4, ppm_lr=1e-4,
         test_problems=200, search_problems=50, eval_rollouts=4, eval_candidates=4)),
     Preset("qwen2.5-math-1.5b", "Qwen/Qwen2.5-Math-1.5B", context=2048, max_step_tokens=256, settings=dict(

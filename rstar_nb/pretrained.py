@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['PretrainedModels', 'preset_settings', 'model_card', 'take_away']
 
-# %% ../nbs/13f_pretrained.ipynb #60a2dbc3
+# %% ../nbs/13f_pretrained.ipynb #a6efc969
 import json, shutil
 from dataclasses import asdict
 from pathlib import Path
 from .adapters import AdapterPolicy, AdapterPPM, SharedBase, fine_tune_adapter, fit_adapter, load_ppm, merge_adapter, read_adapter
-from .evolve import round_row
+from .evolve import round_row, seed_rows
 from .models import SHAPES, ModelError, Preset, check_machine, find_weights, load_base, preset, shape_of
+from .policy import derive_seed
 from .prompts import StepPrompt, first_round_filter, is_chat_model
 from .settings import Settings
 from .store import is_complete, publish, read_lines
 
-# %% ../nbs/13f_pretrained.ipynb #32c660ee
+# %% ../nbs/13f_pretrained.ipynb #a0b2ea7a
 class PretrainedModels:
     "Policy and PPM of the loop as adapters on one pretrained base."
     def __init__(self, p:Preset, device=None):
@@ -28,16 +29,18 @@ class PretrainedModels:
             check_machine(p, shape_of(AutoConfig.from_pretrained(folder)), device=device)
         model, tokenizer = load_base(folder, p.four_bit, device)
         self.preset, self.chat = p, is_chat_model(tokenizer, p.source)
-        self.base = SharedBase(model, tokenizer, str(folder) if Path(p.source).is_dir() else p.source, p.rank, p.alpha)
+        self.base = SharedBase(model, tokenizer, str(folder) if Path(p.source).is_dir() else p.source, p.rank, p.alpha, checkpointing=p.four_bit)
         self.folder = folder
         self.policy = AdapterPolicy(self.base, "policy", self.prompt(3), p.max_step_tokens, p.max_rows)
 
     def prompt(self, shots:int) -> StepPrompt: return StepPrompt(self.base.tokenizer, shots, self.chat)
 
     def first_policy(self, settings, on_step=None) -> AdapterPolicy:
-        "The base itself, shown worked examples: an adapter that is no change yet."
+        "The base itself with examples in its prompt; or, with `seed_solutions`, trained on worked examples of the generator for `base_steps`."
         self.base.fresh("policy", settings.seed)
         self.policy.prompt = self.prompt(3)
+        if settings.seed_solutions and sum(settings.base_steps):
+            self.fine_tune(self.policy, self.seed_rows(settings, 0), sum(settings.base_steps), settings.batch_size, settings.lr, derive_seed(settings.seed, "format"), on_step)
         return self.policy
 
     def save_policy(self, policy, folder):
@@ -51,8 +54,8 @@ class PretrainedModels:
         return self.policy
 
     def seed_rows(self, settings, round:int) -> list:
-        "No worked examples but those in the prompt."
-        return []
+        "Worked examples of the generator that teach the format, with other numbers in every round; none if the preset does without."
+        return seed_rows(settings, 1, first=round) if settings.seed_solutions else []
 
     def choose(self, rows, round:int) -> list:
         "Rows to learn from: in the first round only well-formed ones."
@@ -79,7 +82,7 @@ def preset_settings(p:Preset, **changes) -> Settings:
     "Settings of a run with a preset; `changes` win over the preset."
     return Settings(**{**p.settings, **changes})
 
-# %% ../nbs/13f_pretrained.ipynb #af7b06d6
+# %% ../nbs/13f_pretrained.ipynb #8581607b
 def model_card(run, p:Preset=None, round:int=None) -> str:
     "A model card in Markdown from a run's record. Raises ModelError if the run has finished no round."
     run = Path(run)
@@ -89,7 +92,8 @@ def model_card(run, p:Preset=None, round:int=None) -> str:
     adapter = next((run / f"round_{m['round']}" / "policy" / "adapter_config.json" for m in reversed(metrics) if (run / f"round_{m['round']}" / "policy" / "adapter_config.json").is_file()), None)
     base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter else "trained from nothing"
     s, defaults = config["settings"], asdict(Settings())
-    changed = {k: v for k, v in s.items() if list(v) != list(defaults.get(k)) if isinstance(v, (list, tuple))} | {k: v for k, v in s.items() if not isinstance(v, (list, tuple)) and v != defaults.get(k)}
+    plain = lambda v: list(v) if isinstance(v, (list, tuple)) else v
+    changed = {k: v for k, v in s.items() if plain(v) != plain(defaults.get(k))}
     rows = [round_row(m) for m in metrics]
     table = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])] + ["| " + " | ".join(str(v) for v in r.values()) + " |" for r in rows]
     tokens = sum(m.get("search_tokens", 0) for m in metrics)

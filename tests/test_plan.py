@@ -117,3 +117,13 @@ def test_hours_at_measured_rates():
     work = Work(problems=100)
     tokens, hours = work.tokens(), hours_at(work, 100, 50, 200)
     assert hours["generated"] == pytest.approx(tokens["generated"] / 100 / 3600) and hours["trained"] == pytest.approx(tokens["trained"] / 50 / 3600)
+
+
+def test_the_command():
+    import json
+    from typer.testing import CliRunner
+    from rstar_nb.cli import app
+    done = CliRunner().invoke(app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"])
+    assert done.exit_code == 0 and "A plan, not a measurement" in done.output
+    (row,) = json.loads(done.output.strip().splitlines()[-1])
+    assert row["gpu"] == 24 and row["fits"]
