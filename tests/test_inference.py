@@ -35,7 +35,11 @@ class Scorer:
     def __init__(self, policy): self.policy, self.read, self.calls = policy, {}, 0
     def score(self, prefixes):
         self.calls += 1
-        for q, steps in prefixes: self.read[q] = self.read.get(q, 0) + len(self.policy.encode(q, steps))
+        beginnings = set()
+        for q, steps in prefixes:
+            before = len(self.policy.encode(q, steps[:-1]))
+            self.read[q] = self.read.get(q, 0) + len(self.policy.encode(q, steps)) - ((q, *steps[:-1]) in beginnings) * before
+            beginnings.add((q, *steps[:-1]))
         return [(sum(map(ord, "".join(steps))) % 201 - 100) / 100 for _, steps in prefixes]
 
 
@@ -154,8 +158,9 @@ def test_strategies_on_the_same_samples_draw_and_read_them_once():
     think("majority", QUESTIONS, budget=150, **alone)
     assert more["policy"].calls == alone["policy"].calls
     repeated = think("best_of_n", QUESTIONS, budget=150, memo=memo, **more)
-    for t in repeated:  # a program drawn twice is read once
-        assert t.tokens.scored == sum(len(more["policy"].encode(t.question, s)) for s in {tuple(p.steps) for p in t.programs})
+    for t in repeated:  # a program drawn twice is read once, and what siblings have in common too
+        programs = {tuple(p.steps) for p in t.programs}
+        assert t.tokens.scored == sum(len(s.split()) for s in (p[-1] for p in programs)) + sum(len(more["policy"].encode(t.question, s)) for s in {p[:-1] for p in programs})
     assert all(t.tokens.scored == 0 for t in think("majority", QUESTIONS, budget=150, memo=memo, **more)), "one strategy's reading was charged to another"
 
 
