@@ -120,7 +120,7 @@ def table_text(table) -> str:
         lines.append(f"{r['strategy']:<20} {r['budget']:>6}  {100 * r['accuracy']:5.1f} % ({100 * r['low']:.1f}-{100 * r['high']:.1f}){'':<4} {r['found']:>5} {t['generated']:>8.0f} {t['prefix']:>6.0f} {t['scored']:>7.0f} {r['seconds']:>8.1f}")
     return "\n".join(lines)
 
-# %% ../nbs/11b_eval.ipynb #9924e794
+# %% ../nbs/11b_eval.ipynb #5e76316b
 def curve(table, strategy:str, total:bool=False) -> list:
     "(tokens per question, accuracy, low, high) of a strategy, by budget."
     points = [(sum(r["tokens"].values()) if total else r["tokens"]["generated"], r["accuracy"], r["low"], r["high"]) for r in table if r["strategy"] == strategy]
@@ -138,7 +138,7 @@ def plot_curves(tables:dict,  # title -> summary
             for i, name in enumerate(names):
                 if not (points := curve(table, name, total)): continue
                 x, y, low, high = zip(*points)
-                ax.plot(x, y, "o-" if len(x) > 1 else "D", ms=3.5, lw=1.2, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
+                ax.plot(x, y, marker="o" if len(x) > 1 else "D", ms=3.5, lw=1.2, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
                 if intervals and len(names) <= 4: ax.fill_between(x, low, high, color=f"C{i % 10}", alpha=.12, lw=0)
             ax.set(xscale="log", xlabel="all tokens per question" if total else "tokens written per question")
         column[0].set_title(title, fontsize=10)
