@@ -6,12 +6,12 @@
 __all__ = ['TOLERANCE', 'ZERO_TOLERANCE', 'EXACT_FLOATS', 'DIGITS', 'AGREE', 'POINTS', 'Undecided', 'is_close', 'as_big',
            'evaluate', 'tree_of', 'has', 'infinite_sign', 'same_value', 'same_formula']
 
-# %% ../nbs/02c_answer_values.ipynb #f47554f3
+# %% ../nbs/02c_answer_values.ipynb #5b16b7ad
 import math, random
 from fractions import Fraction
 from functools import cache
 
-from .answer_forms import Algebra, Num, read_text
+from .answer_forms import Algebra, Num
 
 # %% ../nbs/02c_answer_values.ipynb #79b3fa1a
 class Undecided(Exception): "Exact means do not reach; the reason is the message."

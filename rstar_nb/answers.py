@@ -6,15 +6,13 @@
 __all__ = ['MAX_PAIRS', 'Verdict', 'in_base_units', 'same_quantity', 'same_each', 'same_bag', 'distinct', 'same_rows',
            'same_matrix', 'same_equation', 'same_words', 'same_several', 'same', 'compare', 'as_text', 'is_equivalent']
 
-# %% ../nbs/02_answers.ipynb #a28ff518
-import re
+# %% ../nbs/02_answers.ipynb #23162420
 from fractions import Fraction
 from typing import NamedTuple
 
-from .answer_forms import (Algebra, Braces, CannotRead, Choice, Equation, Matrix, Num, Quantity, Seq, Several, Union,
-                                   Unread, Words, read_text, read_value, strip_paint)
+from .answer_forms import (Algebra, Braces, Choice, Equation, Matrix, Num, Quantity, Seq, Several, Union, Unread, Words,
+                                   read_value, strip_paint)
 from .answer_values import Undecided, as_big, evaluate, has, infinite_sign, is_close, same_formula, tree_of
-from .second_opinion import second_opinion
 
 # %% ../nbs/02_answers.ipynb #901b649b
 class Verdict(NamedTuple):
@@ -238,24 +236,33 @@ def _same_text(given, reference):
 
 _EQUAL_INT, _DIFFERENT_INT = Verdict("equal", "exact number"), Verdict("different", "exact number")
 
-# %% ../nbs/02_answers.ipynb #bbb4681b
+# %% ../nbs/02_answers.ipynb #0ab98f31
 def as_text(
     value, # an answer
 ) -> str: # the answer written down, for the second opinion
     "Write plain data as text."
     if isinstance(value, str): return str.__str__(value)
-    if type(value) is dict: return as_text(value.get("text") or value.get("items") or "")
+    if type(value) is dict: return _tagged_text(value)
     if isinstance(value, (list, tuple)): return ("[%s]" if type(value) is list else "(%s)") % ", ".join(map(as_text, value))
     if isinstance(value, (set, frozenset)): return r"\{%s\}" % ", ".join(sorted(map(as_text, value)))
-    return str(value) if type(value) in (int, float, complex, bool, Fraction) or type(value).__name__ == "Decimal" else ""
+    if type(value) is complex: return f"{value.real!r}{'+' if value.imag >= 0 else ''}{value.imag!r}i"
+    return str(value) if type(value) in (int, float, bool, Fraction) or type(value).__name__ == "Decimal" else ""
 
-# %% ../nbs/02_answers.ipynb #0ebc876f
+def _tagged_text(value):
+    "The executor's tagged values as text; \"\" for what has no common notation."
+    kind, items = value.get("type"), value.get("items")
+    if kind == "complex": return as_text(complex(*(float(value[k]["text"] if type(value[k]) is dict else value[k]) for k in ("real", "imag"))))
+    if kind in ("tuple", "set") and isinstance(items, list): return ("(%s)" if kind == "tuple" else r"\{%s\}") % ", ".join(map(as_text, items))
+    return as_text(items if kind == "ndarray" else value.get("text") or "") if kind != "dict" else ""
+
+# %% ../nbs/02_answers.ipynb #d4b6d19c
 def is_equivalent(
     given, # what a program returned
     reference, # what the data set holds
 ) -> bool: # the same answer?
-    "Are these the same answer? Strict; `math-verify` in its own process decides what our rules do not."
+    "Are these the same answer? Strict; `math-verify` in the sandbox decides what our rules do not."
     verdict = compare(given, reference).verdict
     if verdict != "undecided": return verdict == "equal"
+    from rstar_nb.second_opinion import second_opinion               # late: whoever is never in doubt needs no sandbox
     try: return second_opinion(as_text(given), as_text(reference))
     except Exception: return False

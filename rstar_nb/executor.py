@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STATUSES', 'FIXES', 'SandboxError', 'Result', 'read_message', 'Isolation', 'Executor']
 
-# %% ../nbs/03_executor.ipynb #d6f33af8
-import atexit, json, os, selectors, signal, struct, subprocess, sys, threading, time, weakref
+# %% ../nbs/03_executor.ipynb #4eb73f98
+import json, os, platform, selectors, signal, struct, subprocess, sys, threading, weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 import rstar_nb
 from .sandbox import PROBES, level
-from .zygote import DONE, ENDED, TIMEOUT, FLOOD, HEADER
+from .zygote import ENDED, FLOOD, HEADER, MEMORY, TIMEOUT
 
 # %% ../nbs/03_executor.ipynb #814d0168
 class SandboxError(RuntimeError): "The sandbox cannot be started, or isolates less than was asked for."
@@ -30,7 +30,7 @@ class Result:
 
 STATUSES = ('ok', 'error', 'memory', 'output')     # what a child may say of itself; the rest is seen from outside
 
-# %% ../nbs/03_executor.ipynb #9f3e741c
+# %% ../nbs/03_executor.ipynb #bfa30231
 def _signal_name(n):
     try: return signal.Signals(n).name
     except ValueError: return f'signal {n}'
@@ -46,6 +46,7 @@ def read_message(
     def bad(status, error): return Result(status, None, '', error, cpu)
     if verdict == TIMEOUT: return bad('timeout', f'stopped after {cpu:.1f} s of CPU' if cpu >= timeout else 'stopped: it waited too long')
     if verdict == FLOOD: return bad('output', 'the result is too long')
+    if verdict == MEMORY: return bad('memory', 'stopped: it took too much memory')
     if verdict == ENDED:
         sig = status & 127
         if sig == signal.SIGXCPU or (sig == signal.SIGKILL and cpu >= timeout): return bad('timeout', f'stopped after {cpu:.1f} s of CPU')
@@ -57,7 +58,7 @@ def read_message(
         return Result(m['status'], m['answer'], m['stdout'][:10_000], m['error'] and m['error'][:1000], cpu)
     except (ValueError, TypeError, RecursionError): return bad('killed', 'it sent a broken result')
 
-# %% ../nbs/03_executor.ipynb #6500cc0d
+# %% ../nbs/03_executor.ipynb #2d567976
 @dataclass(frozen=True)
 class Isolation:
     "What the sandbox's attack on itself showed."
@@ -71,17 +72,18 @@ class Isolation:
         layers = ', '.join(f'{k} {v}' for k, v in self.layers.items())
         return f"L{self.level} ({name}); layers: {layers}; not protected: {', '.join(self.open()) or 'nothing that was probed'}"
 
-FIXES = dict(seccomp='a kernel with seccomp filters on x86_64 or aarch64', landlock='Linux 5.13 or newer with landlock in the lsm= list',
+FIXES = dict(seatbelt='macOS', seccomp='a kernel with seccomp filters on x86_64 or aarch64', landlock='Linux 5.13 or newer with landlock in the lsm= list',
              namespaces='user namespaces (sysctl kernel.unprivileged_userns_clone or apparmor_restrict_unprivileged_userns)',
              limits='a POSIX system', uid='root')
 
-# %% ../nbs/03_executor.ipynb #b83db05f
+# %% ../nbs/03_executor.ipynb #53ae5649
 _CODE = "import sys; sys.path.insert(0, sys.argv.pop()); from rstar_nb.zygote import main; del sys.path[0]; main()"
 
 class _Worker:
     "One zygote as the host sees it."
     def __init__(self, cfg):
         env = dict(PYTHONHASHSEED='0', PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8', TZ='UTC', HOME='/', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        if platform.libc_ver()[0] == 'glibc': env |= dict(PYTHONMALLOC='malloc', LD_BIND_NOW='1')     # cheaper forks, see 03d_zygote
         self.proc = subprocess.Popen([sys.executable, '-P', '-c', _CODE, json.dumps(cfg), str(Path(rstar_nb.__file__).parent.parent)], env=env, cwd='/',
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if cfg.get('debug') else subprocess.DEVNULL, bufsize=0, start_new_session=True)
         self.out, self.buffer, self.jobs = self.proc.stdout.fileno(), b'', deque()
@@ -112,7 +114,7 @@ class _Worker:
             except OSError: pass
         self.proc.wait()
 
-# %% ../nbs/03_executor.ipynb #4eae3327
+# %% ../nbs/03_executor.ipynb #1896b9b7
 def _close(workers):
     while workers: workers.pop().close()
 
@@ -132,7 +134,7 @@ class Executor:
         if os.name != 'posix': raise SandboxError('programs cannot be confined on Windows: install WSL (wsl --install) and run there')
         self.workers, self.timeout, self.min_level, self.allow_weak = workers, timeout, min_level, allow_weak
         self.cfg = dict(preload=list(preload), timeout=timeout, wall=wall or 3 * timeout + 1, memory=memory << 20, without=list(without), path=[p for p in sys.path if p], debug=debug)
-        self._lock = threading.Lock()                      # one call at a time
+        self._lock, self._owner = threading.Lock(), os.getpid()       # one call at a time
         self._pool = []; self._finalizer = weakref.finalize(self, _close, self._pool)
         self.isolation = None
         self._start()
@@ -161,6 +163,7 @@ class Executor:
         )->list: # a `Result` each, in the same order
         "Run every program once, equal ones together."
         unique = list(dict.fromkeys(programs))
+        if self._owner != os.getpid(): self._lock, self._owner = threading.Lock(), os.getpid(); self.close()    # a fork of us: the zygotes are not ours
         with self._lock:
             try: done = self._run(unique)
             except BaseException: self.close(); raise      # Ctrl-C: what is running dies; the next call starts afresh
@@ -180,14 +183,15 @@ class Executor:
         return done
 
     def _feed(self, w, todo):
-        "Keep two programs in a zygote's pipe: one runs, one waits, and no write can block."
-        while todo and (not w.jobs or (len(w.jobs) < 2 and sum(len(p) for p in (*w.jobs, todo[0])) < 10_000)):
+        "Keep a few programs in a zygote's pipe, two towards the end; few enough that no write can block."
+        depth = min(8, 2 + len(todo) // (8 * self.workers))
+        while todo and (not w.jobs or (len(w.jobs) < depth and sum(map(len, w.jobs)) + len(todo[0]) < 10_000)):
             p = todo.popleft()
             try: w.send(p, p.encode('utf-8', 'surrogatepass'))
             except BrokenPipeError: return
 
     def _replace(self, w, sel, todo, done):
-        "A zygote is gone: its program is the suspect, the one that waited goes back, and a new zygote starts."
+        "A zygote is gone: its program is the suspect, those that waited go back, and a new zygote starts."
         sel.unregister(w.out); self._pool.remove(w)
         if w.jobs: done[w.jobs.popleft()] = Result('killed', None, '', 'the sandbox process died', 0.)
         todo.extendleft(w.jobs); w.close(); self._start()

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'NOBODY', 'ALLOWED', 'PROBES', 'set_limits', 'mapped_bytes', 'seccomp_filter', 'no_new_privs', 'install',
-           'landlock_ruleset', 'landlock', 'unshare', 'empty_root', 'keep_capabilities', 'Sandbox', 'attack', 'level']
+           'landlock_ruleset', 'landlock', 'seatbelt', 'unshare', 'empty_root', 'keep_capabilities', 'Sandbox',
+           'attack', 'level']
 
 # %% ../nbs/03a_sandbox.ipynb #98c402e1
 import ctypes, os, platform, signal, socket, sys
 try: import resource
 except ImportError: resource = None          # Windows: executor.py says to use WSL
 
-# %% ../nbs/03a_sandbox.ipynb #61ff8cb4
-LAYERS = ('limits', 'uid', 'namespaces', 'landlock', 'seccomp')
-NOBODY = 65534                               # the "nobody" user on Linux
+# %% ../nbs/03a_sandbox.ipynb #3d065894
 _linux = sys.platform.startswith('linux')
+LAYERS = ('limits', 'uid', 'namespaces', 'landlock', 'seccomp') if _linux else ('limits', 'seatbelt')
+NOBODY = 65534                               # the "nobody" user on Linux
 _libc = ctypes.CDLL(None, use_errno=True) if os.name == 'posix' else None
 
 def _call(name, *args):
@@ -59,7 +60,7 @@ _MACHINES = dict(x86_64=(0, 0xC000003E), aarch64=(1, 0xC00000B7)) # column above
 class _Insn(ctypes.Structure): _fields_ = [('code', ctypes.c_ushort), ('jt', ctypes.c_ubyte), ('jf', ctypes.c_ubyte), ('k', ctypes.c_uint)]
 class _Prog(ctypes.Structure): _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.POINTER(_Insn))]
 
-# %% ../nbs/03a_sandbox.ipynb #4743326a
+# %% ../nbs/03a_sandbox.ipynb #cc3c8c65
 def seccomp_filter(
     machine:str=None, # x86_64 or aarch64; default this one
     ):
@@ -67,13 +68,25 @@ def seccomp_filter(
     machine = machine or platform.machine()
     if not _linux or machine not in _MACHINES: raise OSError(f'no seccomp table for {sys.platform} {machine}')
     col, arch = _MACHINES[machine]
-    LOAD, EQ, RET, KILL, ALLOW, EPERM = 0x20, 0x15, 0x06, 0x80000000, 0x7FFF0000, 0x00050001
-    code = [(LOAD, 0, 0, 4), (EQ, 1, 0, arch), (RET, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    for numbers in ALLOWED.values():
-        if numbers[col] is not None: code += [(EQ, 0, 1, numbers[col]), (RET, 0, 0, ALLOW)]
-    code.append((RET, 0, 0, EPERM))
-    insns = (_Insn * len(code))(*code)
-    return _Prog(len(code), insns)
+    runs = []
+    for n in sorted(v[col] for v in ALLOWED.values() if v[col] is not None):
+        if runs and runs[-1][1] == n - 1: runs[-1][1] = n
+        else: runs.append([n, n])
+    code = [(_LOAD, 0, 0, 4), (_EQ, 0, 'kill', arch), (_LOAD, 0, 0, 0), *_halve(runs),
+            (_RET, 0, 0, 0x80000000), (_RET, 0, 0, 0x7FFF0000), (_RET, 0, 0, 0x00050001)]          # kill, allow, EPERM
+    at = dict(kill=len(code) - 3, allow=len(code) - 2, deny=len(code) - 1)
+    code = [(op, *(at[j] - i - 1 if j in at else j for j in jumps), k) for i, (op, *jumps, k) in enumerate(code)]
+    return _Prog(len(code), (_Insn * len(code))(*code))
+
+_LOAD, _EQ, _GE, _GT, _RET = 0x20, 0x15, 0x35, 0x25, 0x06
+
+def _halve(runs):
+    "Search among runs of numbers: (instruction, jump if true, jump if false, number)."
+    if len(runs) == 1:
+        (first, last), = runs
+        return [(_EQ, 'allow', 'deny', first)] if first == last else [(_GE, 0, 'deny', first), (_GT, 'deny', 'allow', last)]
+    left, right = _halve(runs[:len(runs) // 2]), _halve(runs[len(runs) // 2:])
+    return [(_GE, len(left), 0, runs[len(runs) // 2][0]), *left, *right]
 
 def no_new_privs():
     "From now on no `exec` can gain a right."
@@ -98,6 +111,12 @@ def landlock_ruleset():
 def landlock(fd): # descriptor from `landlock_ruleset`
     "Confine this process to the ruleset."
     _call('syscall', 446, fd, 0)
+
+# %% ../nbs/03a_sandbox.ipynb #9ccf728f
+def seatbelt():
+    "macOS: give up every service of the system. Raises `OSError` where that is refused."
+    why = ctypes.c_char_p()
+    if _libc.sandbox_init(b'pure-computation', ctypes.c_uint64(1), ctypes.byref(why)): raise OSError(1, (why.value or b'refused').decode(), 'sandbox_init')
 
 # %% ../nbs/03a_sandbox.ipynb #97952eef
 _NEW = dict(user=0x10000000, pid=0x20000000, net=0x40000000, mount=0x20000, ipc=0x8000000, uts=0x4000000)
@@ -132,7 +151,7 @@ def keep_capabilities(
     head, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(bits, bits, 0, 0, 0, 0)
     _call('capset', ctypes.byref(head), ctypes.byref(data))
 
-# %% ../nbs/03a_sandbox.ipynb #3a388aea
+# %% ../nbs/03a_sandbox.ipynb #71b89067
 class Sandbox:
     "The layers, prepared once; `enter` puts the calling process inside, for good."
     def __init__(self,
@@ -142,22 +161,27 @@ class Sandbox:
         ):
         self.memory, self.cpu, self.without, self.steps = memory, cpu, set(without), []
         self.state = {l: 'switched off' if l in self.without else 'not tried' for l in LAYERS}
-        for layer in 'landlock', 'seccomp', 'limits', 'uid': self.attempt(layer, getattr(self, f'_{layer}'))
+        for layer in LAYERS:
+            if layer != 'namespaces': self.attempt(layer, getattr(self, f'_{layer}'))
 
     def attempt(self, layer, f):
         "Switch a layer on, or write down why it is missing."
         if layer in self.without: return
         try: f(); self.state[layer] = 'on'
         except (OSError, AttributeError, StopIteration) as e: self.state[layer] = f'missing: {getattr(e, "strerror", None) or e}'
-    def on(self, layer): return self.state[layer] == 'on'
+    def on(self, layer): return self.state.get(layer) == 'on'
+    @property
+    def caps_memory(self): "Does the kernel hold the memory limit? Else somebody has to look and kill."; return self.on('limits') and sys.platform != 'darwin'
     def _landlock(self): os.close(landlock_ruleset()[0])
     def _seccomp(self): self.filter = seccomp_filter()
     def _limits(self): return resource.getrlimit
     def _uid(self):
         if os.getuid(): raise OSError('not root: the child keeps your user')
+    def _seatbelt(self): return _libc.sandbox_init
 
     def unshare(self):
         "Namespaces, first half: what the next fork is born into."
+        if 'namespaces' not in self.state: return
         self.attempt('namespaces', unshare)
         if self.on('namespaces') and self.on('uid') and open('/proc/self/uid_map').read().split()[2] == '1':
             self.state['uid'] = 'missing: root of a namespace with one user'
@@ -179,6 +203,7 @@ class Sandbox:
         if rules is not None and on('seccomp'): landlock(rules); os.close(rules)
         elif rules is not None: step(landlock, rules)
         step(os.closerange, 5, 256)
+        if on('seatbelt'): step(seatbelt)
         if on('seccomp'): step(_libc.prctl, 22, 2, ctypes.byref(self.filter), 0, 0)
 
     def enter(self):
@@ -186,7 +211,7 @@ class Sandbox:
         for f, *args in self.steps:
             if f(*args) == -1: raise OSError('a layer could not be entered')
 
-# %% ../nbs/03a_sandbox.ipynb #7bf26a48
+# %% ../nbs/03a_sandbox.ipynb #42fbba1f
 def _p_memory(sb): bytearray(sb.memory + (64 << 20))
 def _p_read(sb): open('/etc/passwd', 'rb').read(1)
 def _p_list(sb):
@@ -206,11 +231,11 @@ def _p_proc(sb): open(f'/proc/{os.getppid()}/environ', 'rb').read()
 def _p_limit(sb): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 def _p_call(sb): _call('syscall', 41 if platform.machine() != 'aarch64' else 198, 2, 2, 0) # a socket without Python
 def _p_environment(sb):
-    if set(os.environ) <= {'PYTHONHASHSEED', 'PYTHONDONTWRITEBYTECODE', 'LC_ALL', 'LC_CTYPE', 'TZ', 'HOME', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', '__CF_USER_TEXT_ENCODING'}: raise OSError('clean')
+    if not os.environ: raise OSError('empty')
 
 PROBES = dict( # probe: (function, the level that needs it denied, what it means when it is not)
     memory=(_p_memory, 1, 'a program can take all the memory'),
-    environment=(_p_environment, 1, "a program sees your environment variables, secrets included"),
+    environment=(_p_environment, 1, "a program sees environment variables"),
     read=(_p_read, 2, 'a program can read your files'), list=(_p_list, 2, 'a program can list your folders'),
     write=(_p_write, 2, 'a program can write and delete files'), network=(_p_network, 2, 'a program can use the network'),
     fork=(_p_fork, 2, 'a program can start processes'),

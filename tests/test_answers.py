@@ -1,17 +1,18 @@
-import builtins, importlib.util, json, os, signal, subprocess, sys, threading
+import builtins, importlib.util, json, os, subprocess, sys, threading
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from rstar_nb import second_opinion as so
-from rstar_nb.answer_forms import Algebra, Choice, Num, Quantity, Seq, Several, Unread, Words, read_text, read_value
+from rstar_nb.answer_forms import Algebra, Choice, Num, Quantity, Seq, Several, Unread, Words, read_text
 from rstar_nb.answer_grammar import CannotRead, Parser, strip_paint
-from rstar_nb.answer_values import Undecided, evaluate, is_close, same_formula, tree_of
-from rstar_nb.answers import Verdict, compare, is_equivalent, same
+from rstar_nb.answer_values import Undecided, evaluate, tree_of
+from rstar_nb.answers import Verdict, as_text, compare, is_equivalent
+from rstar_nb.executor import Executor, SandboxError
 
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location("answers_benchmark", ROOT / "tests" / "benchmarks" / "answers.py")
@@ -130,6 +131,49 @@ def test_executor_forms():
     assert is_equivalent({"type": "int", "text": hex(3**9000)}, 3**9000) and not is_equivalent({"type": "int", "text": hex(3**9000 + 1)}, 3**9000)
     assert is_equivalent({"type": "complex", "real": 1.0, "imag": {"type": "float", "text": "inf"}}, "1") is False
     assert is_equivalent({"type": "sympy", "text": "sqrt(8)"}, r"2\sqrt{2}") and is_equivalent({"type": "ndarray", "items": [1, 2]}, "1, 2")
+
+
+@pytest.mark.parametrize("tag, same, different", [
+    ({"type": "complex", "real": 6.0, "imag": -5.0}, "6-5i", "6+5i"), ({"type": "complex", "real": 0.0, "imag": 1.0}, "i", "-i"),
+    ({"type": "complex", "real": 2, "imag": 0}, "2", "2i"), ({"type": "complex", "real": 0.1 + 0.2, "imag": -0.0}, "0.3", "0.3i"),
+    ({"type": "complex", "real": -1.5, "imag": 2.25}, r"-\frac{3}{2} + \frac94 i", r"-\frac{3}{2} - \frac94 i")])
+def test_complex_tags(tag, same, different):
+    assert compare(tag, same).verdict == compare(same, tag).verdict == "equal"
+    assert compare(tag, different).verdict == compare(different, tag).verdict == "different"
+    value = complex(tag["real"], tag["imag"])
+    assert is_equivalent(value, same) and not is_equivalent(value, different)
+
+
+@pytest.mark.parametrize("tag", [{"type": "complex"}, {"type": "complex", "real": 1.0}, {"type": "complex", "real": "x", "imag": 0}, {"type": "complex", "real": [1], "imag": {}},
+    {"type": "complex", "real": 10**400, "imag": 0}, {"type": "complex", "real": {"type": "float", "text": "nan"}, "imag": 1.0}, {"type": "complex", "real": {"type": "float", "text": "inf"}, "imag": 1.0},
+    {"type": "tuple"}, {"type": "set", "items": 3}, {"type": "int", "text": "zz"}, {"type": "Fraction", "text": "1/0"}, {"type": "float"}, {"type": 7}, {"type": "ndarray"}, {}])
+def test_a_broken_tag_is_no_answer(tag):
+    assert not is_equivalent(tag, "1") and not is_equivalent(tag, "i") and not is_equivalent([tag], "1")
+
+
+def test_typed_values_are_written_for_the_judge():
+    assert as_text({"type": "tuple", "items": [1, {"type": "Fraction", "text": "1/2"}]}) == "(1, 1/2)"
+    assert as_text({"type": "set", "items": [2, 1]}) == as_text({1, 2}) .replace("1, 2", "2, 1") == r"\{2, 1\}"
+    assert as_text({"type": "complex", "real": 6.0, "imag": -5.0}) == as_text(6 - 5j) == "6.0-5.0i"
+    assert as_text({"type": "ndarray", "items": [[1, 2]]}) == "[[1, 2]]" and as_text({"type": "dict", "items": [[1, 2]]}) == as_text(object()) == ""
+
+
+@pytest.mark.parametrize("source, reference, wrong", [
+    ("answer = 3 ** 9000", 3**9000, 3**9000 + 1), ("from fractions import Fraction\nanswer = Fraction(2, 6)", r"\frac13", "0.33"),
+    ("answer = (1, 3)", "(1,3)", "[1,3]"), ("answer = {3, 1}", r"\{1,3\}", r"\{1,2\}"), ("answer = 6 - 5j", "6-5i", "5-6i"),
+    ("from decimal import Decimal\nanswer = Decimal('0.10')", "0.1", "0.01"), ("answer = 0.1 + 0.2", "0.3", "0.31"), ("answer = float('inf')", r"\infty", r"-\infty"),
+    ("import sympy\nanswer = sympy.sqrt(8)", r"2\sqrt{2}", r"2\sqrt{3}"), ("import sympy\nanswer = 3 + 2 * sympy.I", "3+2i", "3-2i"),
+    ("import sympy\nanswer = sympy.Matrix([[1, 2], [3, 4]])", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\4&3\end{pmatrix}"),
+    ("import sympy\nanswer = sympy.Interval.open(1, 3)", "(1,3)", "[1,3]"), ("import sympy\nx = sympy.symbols('x')\nanswer = sympy.expand((x + 1)**2)", "x^2+2x+1", "x^2+2x-1"),
+    ("import numpy as np\nanswer = np.array([1, 2])", "1, 2", "1, 3"), ("import numpy as np\nanswer = np.complex128(1 + 2j)", "1+2i", "1-2i"), ("answer = True", "true", "1")])
+def test_what_a_program_returns_reaches_the_checker(executor, source, reference, wrong):
+    r, = executor.run([source])
+    assert r.ok and is_equivalent(r.answer, reference) and not is_equivalent(r.answer, wrong), r
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with Executor(workers=1, timeout=10, allow_weak=True) as ex: yield ex
 
 
 def test_python_values():
@@ -272,42 +316,70 @@ def test_random_points_are_the_same_everywhere():
 
 # ---- the second opinion
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def judge():
     judge = so.SecondOpinion(seconds=10)
     yield judge
     judge.close()
 
 
-def test_the_helper_answers_and_is_asked_reference_first(judge):
+def test_the_judge_answers_and_is_asked_reference_first(judge):
     assert judge.ask(r"\lfloor 3.5 \rfloor", "3") is True and judge.ask("4", "3") is False
     assert judge.ask("not a number {{{", "3") is False
+    text = so.question("GIVEN", "it's a \"REFERENCE\"\n")
+    assert text.index(repr("it's a \"REFERENCE\"\n")) < text.index(repr("GIVEN"))
 
 
-def test_a_helper_that_hangs_is_killed_and_replaced(judge):
+def test_the_judge_sits_behind_every_layer_this_machine_has(judge):
+    with Executor(workers=1, preload=(), allow_weak=True) as ex: mine = ex.isolation
     assert judge.ask("1", "1") is True
-    first = judge.process
-    judge.seconds = 0.5
-    os.kill(first.pid, signal.SIGSTOP)
+    assert (judge.executor.isolation.layers, judge.executor.isolation.level) == (mine.layers, mine.level)
+
+
+def test_the_judge_says_the_same_as_the_library_in_the_open(judge):
+    "A module that is loaded late cannot be loaded behind the sandbox; the judge would then say no to everything of a kind."
+    code = so.QUESTION.replace("REFERENCE", "reference").replace("GIVEN", "given")
+    for p in PAIRS[::7] + [p for p in PAIRS if compare(p["given"], p["reference"]).verdict == "undecided"]:
+        names = dict(reference=p["reference"], given=as_text(p["given"]))
+        exec(code, names)
+        assert judge.ask(names["given"], names["reference"]) is names["answer"], p
+
+
+def test_a_question_that_hangs_costs_itself(judge, monkeypatch):
+    quick = so.SecondOpinion(seconds=.3)
+    monkeypatch.setattr(so, "QUESTION", "x = REFERENCE, GIVEN\nwhile True: pass")
+    assert quick.ask("1", "1") is None
+    monkeypatch.undo()
+    quick.seconds = 10
+    quick.close()
+    assert quick.ask("1", "1") is True
+    quick.close()
+
+
+@pytest.mark.parametrize("body", ["answer = 1", "answer = 'True'", "answer = None", "1 / 0", "import os\nos._exit(0)", "x = 'a' * 10**10"])
+def test_only_true_and_false_are_opinions(judge, monkeypatch, body):
+    monkeypatch.setattr(so, "QUESTION", "x = REFERENCE, GIVEN\n" + body)
     assert judge.ask("1", "1") is None
-    assert first.poll() == -signal.SIGKILL
-    judge.seconds = 10
+
+
+def test_a_zygote_that_dies_costs_one_opinion(judge):
     assert judge.ask("1", "1") is True
+    worker = judge.executor._pool[0].proc
+    os.kill(worker.pid, 9); worker.wait()
+    judge.ask("2", "2")
+    assert judge.ask("3", "3") is True
 
 
-def test_a_helper_that_dies_or_talks_nonsense_costs_one_answer(judge, monkeypatch):
-    assert judge.ask("1", "1") is True
-    os.kill(judge.process.pid, signal.SIGKILL); judge.process.wait()
-    assert judge.ask("2", "2") is True
-    judge.close()
-    for reply in ("[99, true]", "garbage", "[]", "x" * 20_000):
-        monkeypatch.setattr(so, "HELPER", f"import sys\nprint('\"ready\"', flush=True)\nsys.stdin.readline()\nprint({reply!r}, flush=True)\nsys.stdin.read()")
-        assert judge.ask("1", "1") is None and judge.process is None
-    monkeypatch.setattr(so, "HELPER", "raise SystemExit")
-    assert [judge.ask("1", "1") for _ in range(5)] == [None] * 5 and judge.failed == so.MAX_FAILED_STARTS
+def test_a_sandbox_that_cannot_start_is_given_up(monkeypatch):
+    tried = []
+    def broken(**kw): tried.append(kw); raise SandboxError("no zygote")
+    monkeypatch.setattr(so, "Executor", broken)
+    judge = so.SecondOpinion()
+    assert [judge.ask("1", "1") for _ in range(5)] == [None] * 5 and len(tried) == so.MAX_FAILED_STARTS
+    assert so.SecondOpinion().ask("1" * 2000, "1") is None and len(tried) == so.MAX_FAILED_STARTS
 
 
-def test_the_helper_works_in_threads(judge):
+def test_the_judge_works_in_threads(judge):
     said = []
     threads = [threading.Thread(target=lambda k=k: said.append((k % 2 == 0, judge.ask(str(k % 2), "0")))) for k in range(8)]
     for t in threads: t.start()
@@ -315,13 +387,22 @@ def test_the_helper_works_in_threads(judge):
     assert len(said) == 8 and all(expected == got for expected, got in said)
 
 
-def test_undecided_without_a_helper_is_no(monkeypatch):
+def test_after_a_fork_the_child_asks_a_judge_of_its_own(judge):
+    assert judge.ask("1", "1") is True
+    if (pid := os.fork()) == 0:
+        try: os._exit(judge.ask("2", "2") is not True)
+        finally: os._exit(9)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert judge.ask("3", "3") is True
+
+
+def test_undecided_without_a_judge_is_no(monkeypatch):
     def broken(*a): raise OSError("no processes left")
-    monkeypatch.setattr("rstar_nb.answers.second_opinion", broken)
+    monkeypatch.setattr(so, "second_opinion", broken)
     assert compare(r"\lfloor 3.5 \rfloor", "3").verdict == "undecided"
     assert is_equivalent(r"\lfloor 3.5 \rfloor", "3") is False
 
 
 def test_importing_starts_nothing_and_needs_no_torch():
-    code = "import sys, rstar_nb.answers as a; assert a.is_equivalent(18, '18'); from rstar_nb.second_opinion import JUDGE; print('torch' in sys.modules, 'sympy' in sys.modules, JUDGE.process)"
+    code = "import sys, rstar_nb.answers as a; assert a.is_equivalent(18, '18'); from rstar_nb.second_opinion import JUDGE; print('torch' in sys.modules, 'sympy' in sys.modules, JUDGE.executor)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == ["False", "False", "None"]

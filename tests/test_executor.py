@@ -1,5 +1,5 @@
 """The executor: verdicts, isolation, determinism, and nothing left behind. Slow tables are in tests/benchmarks/executor.py."""
-import json, os, select, shutil, signal, subprocess, sys, tempfile, threading
+import importlib.util, json, os, select, signal, subprocess, sys, tempfile, threading, types
 from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st, HealthCheck
@@ -7,9 +7,10 @@ from hypothesis import given, settings, strategies as st, HealthCheck
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the sandbox layers tested here are those of Linux')
-from rstar_nb import executor as X, zygote as Z
+from rstar_nb import executor as X, sandbox as S, zygote as Z
 from rstar_nb.executor import Executor, Result, SandboxError, read_message
-from rstar_nb.sandbox import LAYERS, PROBES, level, seccomp_filter
+from rstar_nb.sandbox import ALLOWED, LAYERS, PROBES, Sandbox, level, seccomp_filter
+from rstar_nb.stage import no_addresses
 from tests.hostile.battery import BENIGN, BENIGN_SYMPY, HOSTILE
 from tests.hostile.harness import battery, tree
 
@@ -102,6 +103,86 @@ def test_same_result_in_any_order_and_in_any_executor(ex):
     assert view(ex.run(programs[::-1]))[::-1] == first == view(ex.run(programs)) and {s for s, *_ in first} == {'ok'}
     with Executor(workers=1) as other: assert view(other.run(programs)) == first
 
+def test_a_child_has_nothing_but_its_program(plain):
+    r = plain.run(['import os\nanswer = [dict(os.environ), os.getcwd()]', """import os
+answer = []
+for fd in range(300):
+    try: os.lseek(fd, 0, 1); answer.append(fd)
+    except OSError as e: answer += [fd] * (e.errno == 29)    # a pipe; 9 is a closed one""", 'import sys\nanswer = [sys.argv, sys.path]', 'answer = sorted(n for n in globals() if not n.startswith("__"))'])
+    assert [x.answer for x in r] == [[{}, '/'], [0, 1, 2, Z.OUT], [['program'], []], []]
+
+def test_limits_are_set_and_cannot_be_raised():
+    source = """import resource
+answer = {}
+for n in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE', 'STACK', 'CORE'):
+    which = getattr(resource, 'RLIMIT_' + n); soft, hard = resource.getrlimit(which)
+    try: resource.setrlimit(which, (hard + 1, hard + 1)); raised = True
+    except (ValueError, OSError): raised = False
+    answer[n] = [soft == hard, hard, raised]"""
+    with Executor(workers=1, preload=(), timeout=3, memory=100, without=['seccomp'], allow_weak=True) as ex: got = ex.run([source])[0].answer
+    assert got.pop('AS')[1] > 100 << 20
+    assert got == {'CPU': [True, 5, False], 'NPROC': [True, 0, False], 'FSIZE': [True, 0, False], 'NOFILE': [True, 16, False], 'STACK': [True, 8 << 20, False], 'CORE': [True, 0, False]}
+
+def test_the_kernel_confirms_the_layers(plain):
+    "Of a child that runs, /proc says: filtered, no new privileges, no capabilities, and nobody where we are root."
+    with Executor(workers=1, preload=(), timeout=60) as ex:
+        t = threading.Thread(target=lambda: ex.run(['while True: pass'])); t.start()
+        try:
+            while True:
+                status = [dict(l.split(':\t', 1) for l in Path(f'/proc/{p}/status').read_text().splitlines() if ':\t' in l) for p in tree(ex._pool[0].proc.pid)]
+                if found := [x for x in status if x['Seccomp'] == '2']: break
+        finally: os.kill(ex._pool[0].proc.pid, signal.SIGKILL); t.join()
+    child = found[0]
+    assert child['NoNewPrivs'] == '1' and int(child['CapEff'], 16) == int(child['CapPrm'], 16) == 0
+    if ex.isolation.layers['uid'] == 'on': assert set(child['Uid'].split()) == {'65534'}
+    if ex.isolation.layers['namespaces'] == 'on': assert len(child['NSpid'].split()) == 2
+
+def test_the_zygote_never_holds_a_program(plain):
+    "Its whole memory is searched for the text of a program that it has run."
+    with Executor(workers=1, preload=()) as ex:
+        mark = 'mark' + os.urandom(8).hex()
+        assert ex.run([f'# {mark}\nx = "{mark[::-1]}"\nanswer = x[::-1][:4]'])[0].answer == 'mark'
+        zygote, = [p for p in tree(ex._pool[0].proc.pid) if os.getpid() != p][:1]
+        try: memory = open(f'/proc/{zygote}/mem', 'rb', 0)
+        except OSError: pytest.skip('may not look into another process here')
+        found, seen = [], 0
+        for line in open(f'/proc/{zygote}/maps'):
+            a, b = (int(x, 16) for x in line.split()[0].split('-'))
+            try: memory.seek(a); data = memory.read(b - a)
+            except (OSError, ValueError, OverflowError): continue
+            seen += len(data); found += [m for m in (mark, mark[::-1]) if m.encode() in data]
+    assert found == [] and seen > 10 << 20
+
+DAEMON = """import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0: time.sleep(600)
+        os._exit(0)
+"""
+@pytest.mark.parametrize('without', [['seccomp', 'limits'], ['seccomp', 'limits', 'namespaces', 'landlock']], ids=['process namespace', 'no namespace'])
+@pytest.mark.parametrize('end', ['answer = 1', 'while True: pass', 'time.sleep(600)', 'os._exit(3)', 'os.closerange(0, 100)\nos.kill(os.getpid(), 9)'])
+def test_the_whole_tree_of_a_child_is_gone(end, without):
+    "Where processes can be started at all: daemons that left the group end with the program that started them."
+    with Executor(workers=1, preload=(), timeout=.2, wall=.5, without=without, allow_weak=True) as ex:
+        host = ex._pool[0].proc.pid
+        before = set(tree(host))
+        ex.run([DAEMON + end])
+        assert ex.run(['answer = 2'])[0].answer == 2 and ex._pool[0].proc.pid == host
+        assert len(set(tree(host)) - before) <= 2        # the last child, and the one that waits for the next program; three daemons would be more
+
+def test_seconds_are_cpu_time_from_outside(plain):
+    busy, lazy, liar = plain.run(['x = 0\nfor i in range(10 ** 6): x += i', 'import time\ntime.sleep(.5)', 'import time\ntime.process_time = time.thread_time = lambda: 0\nx = sum(range(10 ** 6)) + sum(range(10 ** 6))'])
+    assert busy.ok and lazy.ok and liar.ok and lazy.seconds < busy.seconds and lazy.seconds < .3 and liar.seconds > 0
+
+def test_printed_addresses_are_the_same_in_every_run(plain):
+    source = 'class A: pass\na = A()\nprint(a, a.__init__, f"jump at 0x10")\nanswer = [str(x for x in "a"), a, "see 0x7f00000000 at 0x7fff"]'
+    a, = plain.run([source])
+    with Executor(workers=1, preload=()) as other: b, = other.run([source])
+    assert (a.stdout, a.answer) == (b.stdout, b.answer) and a.stdout.startswith('<__main__.A object at 0x0>') and 'jump at 0x10' in a.stdout
+    assert a.answer == ['<generator object <genexpr> at 0x0>', {'type': 'A', 'text': '<__main__.A object at 0x0>'}, 'see 0x7f00000000 at 0x7fff']
+    assert no_addresses('<f at 0x7fff12345678>, at 0x7fff12345678') == '<f at 0x0>, at 0x7fff12345678'
+
 def test_no_hostile_program_gets_through():
     isolation, records = battery()
     assert isolation.startswith('L3') and len(records) >= 120
@@ -144,11 +225,103 @@ def test_windows_is_told_about_wsl(monkeypatch):
     monkeypatch.setattr(X.os, 'name', 'nt')
     with pytest.raises(SandboxError, match='WSL'): Executor()
 
-def test_seccomp_denies_by_default_on_both_machines():
-    for m in 'x86_64', 'aarch64':
-        f = seccomp_filter(m)
-        assert f.filter[f.len - 1].k == 0x00050001 and sum(f.filter[i].k == 0x7FFF0000 for i in range(f.len)) > 30
-    with pytest.raises(OSError): seccomp_filter('mips')
+def bpf(f, nr, arch):
+    "What the filter says to a call: the kernel's machine, as far as the filter uses it."
+    at, a = 0, 0
+    while True:
+        i = f.filter[at]; at += 1
+        if i.code == 0x20: a = {0: nr, 4: arch}[i.k]
+        elif i.code == 0x06: return i.k
+        else: at += i.jt if {0x15: a == i.k, 0x35: a >= i.k, 0x25: a > i.k}[i.code] else i.jf
+
+@pytest.mark.parametrize('machine, column, arch', [('x86_64', 0, 0xC000003E), ('aarch64', 1, 0xC00000B7)])
+def test_seccomp_allows_the_list_and_nothing_else(machine, column, arch):
+    f, listed = seccomp_filter(machine), {v[column] for v in ALLOWED.values()} - {None}
+    numbers = [*range(1200), *(n | 0x40000000 for n in range(600)), 2 ** 31 - 1, 2 ** 32 - 1]      # 0x40000000: the x32 calls
+    assert {n for n in numbers if bpf(f, n, arch) == 0x7FFF0000} == listed and len(listed) > 30
+    assert {bpf(f, n, arch) for n in numbers if n not in listed} == {0x00050001}
+    assert {bpf(f, n, other) for n in numbers for other in (0, 0x40000003, arch ^ 1)} == {0x80000000}
+    assert f.len < 100 and all(i.jt < f.len - at and i.jf < f.len - at for at, i in enumerate(f.filter[:f.len]) if i.code not in (0x06, 0x20))
+
+def test_no_dangerous_call_is_on_the_list():
+    assert not set(ALLOWED) & set('open openat openat2 socket connect clone clone3 fork vfork execve kill tgkill ptrace prctl mount unlink chmod io_uring_setup bpf process_vm_readv setrlimit prlimit64 memfd_create'.split())
+
+def in_child(f):
+    "Run `f` in a forked child; what it returned or raised, as plain data."
+    r, w = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.dup2(w, 4)                            # a sandboxed child keeps the descriptors below 5
+        try: got = f()
+        except BaseException as e: got = f'{type(e).__name__}: {e}'
+        os.write(4, json.dumps(got).encode()); os._exit(0)
+    os.close(w)
+    with os.fdopen(r) as pipe: text = pipe.read()
+    os.waitpid(pid, 0)
+    return json.loads(text)
+
+def entered(**kw):
+    "Enter a sandbox and attack it: (state of the layers, probes that worked)."
+    sb = Sandbox(**kw); sb.unshare(); sb.seal(); sb.enter()
+    os.environ.clear()
+    return sb.state, [p for p, stopped in S.attack(sb).items() if not stopped]
+
+def denied(*a): raise OSError(38, 'Function not implemented')
+MISSING = dict(seccomp=lambda m: m.setattr(S.platform, 'machine', lambda: 'riscv64'), landlock=lambda m: m.setattr(S, 'landlock_ruleset', denied), namespaces=lambda m: m.setattr(S, 'unshare', denied))
+@pytest.mark.parametrize('gone', [(), ('seccomp',), ('landlock',), ('namespaces',), ('seccomp', 'landlock'), ('seccomp', 'landlock', 'namespaces')])
+def test_a_layer_that_the_machine_lacks_is_reported_and_the_others_hold(monkeypatch, gone):
+    for layer in gone: MISSING[layer](monkeypatch)
+    state, worked = in_child(entered)
+    assert set(state) == set(LAYERS) and [l for l in state if state[l].startswith('missing: ') and l != 'uid'] == sorted(gone, key=LAYERS.index)
+    assert {l: state[l] for l in LAYERS if l not in (*gone, 'uid')} == {l: 'on' for l in LAYERS if l not in (*gone, 'uid')}
+    if 'seccomp' not in gone: assert worked == []
+    elif len(gone) < 3: assert 'fork' not in worked and 'write' not in worked and level({p: '' if p in worked else 'x' for p in PROBES}) < 3
+    else: assert 'read' in worked and level({p: '' if p in worked else 'x' for p in PROBES}) == 1
+
+class MacLibrary:
+    "The calls that are made of a Mac's system library, and what was asked."
+    def __init__(self, refuse=False): self.asked, self.refuse = [], refuse
+    def sandbox_init(self, profile, flags, why): self.asked.append((profile, flags.value)); return -1 if self.refuse else 0
+    def proc_pid_rusage(self, pid, kind, fields): fields[2], fields[3], fields[8] = 3 * 10 ** 9, 10 ** 9, 5 << 20; return 0
+    def mach_timebase_info(self, tick): tick[0], tick[1] = 125, 250; return 0
+
+@pytest.fixture
+def mac(monkeypatch):
+    "This machine with the eyes of a Mac: no Linux call may be made, the system library is a stand-in."
+    library = MacLibrary()
+    monkeypatch.setattr(S.sys, 'platform', 'darwin')
+    for module in S, Z: monkeypatch.setattr(module, '_linux', False)
+    monkeypatch.setattr(S, 'LAYERS', ('limits', 'seatbelt')); monkeypatch.setattr(S, '_libc', library)
+    monkeypatch.setattr(Z.ctypes, 'CDLL', lambda *a, **k: library)
+    return library
+
+def test_a_mac_gets_limits_and_its_own_sandbox(mac):
+    limit = lambda name: S.resource.getrlimit(getattr(S.resource, f'RLIMIT_{name}'))[0]
+    space = limit('AS')
+    def f():
+        sb = Sandbox(); sb.unshare(); sb.seal(); sb.enter()
+        return sb.state, [mac.asked[0][0].decode(), mac.asked[0][1]], sb.caps_memory, limit('FSIZE'), limit('AS')
+    assert in_child(f) == [{'limits': 'on', 'seatbelt': 'on'}, ['pure-computation', 1], False, 0, space]
+
+def test_a_mac_that_refuses_runs_nothing(mac):
+    mac.refuse = True
+    def f(): sb = Sandbox(); sb.seal(); sb.enter()
+    assert in_child(f) == "PermissionError: [Errno 1] refused: 'sandbox_init'"
+
+def test_a_system_without_any_known_layer_says_so(mac, monkeypatch):
+    monkeypatch.setattr(S, '_libc', types.SimpleNamespace()); monkeypatch.setattr(S, 'resource', None)
+    state = Sandbox().state
+    assert set(state) == {'limits', 'seatbelt'} and all(v.startswith('missing: ') for v in state.values())
+    text = str(X.Isolation(0, state, dict.fromkeys(PROBES, ''), .1))
+    assert text.startswith('L0 (no isolation)') and 'a program can read your files' in text and all(l in X.FIXES for l in state)
+
+def test_a_mac_counts_time_and_memory_by_its_own_call(mac):
+    assert (Z.cpu_of(1), Z.memory_of(1)) == (2., 5 << 20)
+
+def test_memory_is_watched_where_the_kernel_does_not_hold_the_limit():
+    with Executor(workers=1, preload=(), timeout=60, memory=64, without=['limits', 'landlock', 'namespaces'], allow_weak=True) as ex:
+        assert ex.isolation.probes['memory'] == 'killed from outside'
+        r = ex.run(['x = b"x" * (1 << 29)\nwhile True: pass', 'answer = len(b"x" * (1 << 20))'])
+        assert [x.status for x in r] == ['memory', 'ok'] and r[0].error == 'stopped: it took too much memory'
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.builds(lambda d: json.dumps(d).encode(), st.dictionaries(st.sampled_from(['status', 'answer', 'stdout', 'error', 'x']),
@@ -248,6 +421,29 @@ def test_an_exception_in_the_caller_stops_what_runs_and_the_next_call_works():
         with pytest.raises(KeyboardInterrupt): ex.run(['while True: pass'])
         assert gone(fds) and ex.run(['answer = 1'])[0].answer == 1
 
+def test_a_restart_of_the_notebook_kernel_leaves_nothing():
+    manager = pytest.importorskip('jupyter_client').KernelManager(kernel_name='python3')
+    manager.start_kernel()
+    client = manager.client(); client.start_channels(); client.wait_for_ready(timeout=120)
+    def execute(code): client.execute(code, reply=True, timeout=120)
+    try:
+        execute(f'import sys; sys.path.insert(0, {str(ROOT)!r}); from rstar_nb.executor import Executor; ex = Executor(preload=()); r = ex.run(["answer = 1"])')
+        below = tree(manager.provisioner.pid)
+        assert len(below) >= 4
+        fds = [pidfd(q) for q in below]
+        manager.restart_kernel(now=True)
+        assert gone(fds)
+    finally: client.stop_channels(); manager.shutdown_kernel(now=True)
+
+def test_after_a_fork_of_the_host_the_child_uses_zygotes_of_its_own(plain):
+    assert plain.run(['answer = 1'])[0].answer == 1
+    if (pid := os.fork()) == 0:
+        try: ok = [r.answer for r in plain.run([f'answer = {i}' for i in range(20)])] == list(range(20)); plain.close(); os._exit(not ok)
+        finally: os._exit(9)
+    got = [r.answer for r in plain.run([f'answer = -{i}' for i in range(20)])]
+    assert os.waitpid(pid, 0)[1] == 0 and got == [-i for i in range(20)]
+    assert plain.run(['answer = 2'])[0].answer == 2
+
 def test_a_dead_zygote_costs_one_program():
     with Executor(preload=(), workers=1, timeout=60) as ex:
         pid = ex._pool[0].proc.pid
@@ -277,3 +473,18 @@ def test_no_descriptor_is_left_open():
 def test_importing_it_does_not_import_torch():
     code = "import sys; import rstar_nb.executor, rstar_nb.zygote; print(sorted({'torch', 'numpy', 'sympy', 'fastcore'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True).stdout == '[]\n'
+
+def benchmark():
+    spec = importlib.util.spec_from_file_location('executor_benchmark', ROOT / 'tests' / 'benchmarks' / 'executor.py')
+    module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
+    return module
+
+def test_memory_stays_flat_over_many_programs():
+    rows = benchmark().long(600, chunks=3)
+    assert [r[0] for r in rows] == [200, 400, 600]
+    assert abs(rows[-1][3] - rows[0][3]) < 4 and all(abs(a - b) < 2 for a, b in zip(rows[0][4], rows[-1][4]))
+
+def test_the_benchmark_writes_a_record(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT / 'tests/benchmarks/executor.py'), '--programs', '20', '--out', str(tmp_path / 'record.json')], capture_output=True, text=True)
+    record = json.loads((tmp_path / 'record.json').read_text())
+    assert len(record['rows']) == 7 and all(r > 0 for _, r, _ in record['rows']) and record['machine']['cores'] and '| executor, plain |' in done.stdout, done.stderr

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/answers.py [--data ../shared/data]
 """
-import argparse, json, platform, random, re, sys, timeit
+import argparse, json, platform, re, sys, timeit
 from collections import defaultdict
 from decimal import Decimal
 from fractions import Fraction

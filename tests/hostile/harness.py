@@ -1,5 +1,5 @@
 """Run the battery: for each program the verdict, what it could read, write, reach and leave behind, and the next program's result."""
-import argparse, json, os, select, shutil, socket, sys, tempfile, threading, time
+import argparse, json, os, select, shutil, socket, sys, tempfile, threading
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from rstar_nb.executor import Executor
