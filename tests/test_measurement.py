@@ -1,0 +1,138 @@
+"""The record of a measurement: killed, torn, extended, refused. And the statistics drawn from it."""
+import math
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rstar_nb.comparison import compare_with_first, discordant, holm, mcnemar, paired_bootstrap
+from rstar_nb.executor import Result
+from rstar_nb.measurement import comparisons, curve, load_round, measure, result_row, summarise
+from rstar_nb.inference import Program, Thought
+from rstar_nb.problems import Problem, generate
+from rstar_nb.store import StoreError, read_lines
+from standin import StandIn
+
+PROBLEMS = generate(20, "test", seed=4)
+STRATEGIES, BUDGETS = ["greedy", "majority", "best_of_n", "mcts"], [40, 120]
+
+
+class Policy(StandIn):
+    def encode(self, question, steps=()): return " ".join([question, *steps]).split()
+
+
+class Scorer:
+    def score(self, prefixes): return [(sum(map(ord, "".join(steps))) % 201 - 100) / 100 for _, steps in prefixes]
+
+
+class Calculator:
+    "Gold programs give the reference, others a number of their own."
+    right = {p.question: p.answer for p in PROBLEMS}
+    def run(self, programs): return [Result("ok", sum(map(ord, p)) % 7, "", None, 0.0) if "missing" not in p else Result("error", None, "", "NameError", 0.0) for p in programs]
+
+
+def models(): return dict(policy=Policy(PROBLEMS), executor=Calculator(), ppm=Scorer(), wave=8)
+
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import rstar_nb.store as store, rstar_nb.measurement as measurement
+from test_measurement import PROBLEMS, STRATEGIES, BUDGETS, models
+sealed, left = store._sealed, {n}
+def torn(row):
+    global left
+    text = sealed(row)
+    left -= 1
+    if left == 0:
+        with open({out!r} + "/rows.jsonl", "a") as f: f.write(text[:len(text) // 2]); f.flush(); os.fsync(f.fileno())
+        os.kill(os.getpid(), signal.SIGKILL)
+    return text
+store._sealed = torn
+measurement.measure({out!r}, PROBLEMS, STRATEGIES, BUDGETS, **models())
+"""
+
+
+@pytest.mark.parametrize("n", [3, 30, 70])
+def test_killed_in_the_middle_of_a_line_and_gone_on_ends_with_the_same_rows(tmp_path, n):
+    whole = measure(tmp_path / "whole", PROBLEMS, STRATEGIES, BUDGETS, **models())
+    out = tmp_path / "killed"
+    child = subprocess.run([sys.executable, "-c", CHILD.format(tests=str(Path(__file__).parent), out=str(out), n=n)], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert (out / "rows.jsonl").read_bytes() != (tmp_path / "whole" / "rows.jsonl").read_bytes()
+    assert measure(out, PROBLEMS, STRATEGIES, BUDGETS, **models()) == whole
+    assert (out / "rows.jsonl").read_bytes() == (tmp_path / "whole" / "rows.jsonl").read_bytes()
+
+
+def test_what_is_there_is_not_computed_again_and_more_can_be_added(tmp_path):
+    first = measure(tmp_path, PROBLEMS, ["majority"], [40], **models())
+    class Refuses(Policy):
+        def propose(self, *a, **k): raise AssertionError("asked again")
+    assert measure(tmp_path, PROBLEMS, ["majority"], [40], **{**models(), "policy": Refuses(PROBLEMS)}) == first
+    both = measure(tmp_path, PROBLEMS, ["majority", "best_of_n"], [40, 120], **models())
+    assert [r for r in both if r["strategy"] == "majority" and r["budget"] == 40] == first and len(both) == 4 * len(PROBLEMS)
+    keys = [(r["problem_id"], r["strategy"], r["budget"]) for r in read_lines(tmp_path / "rows.jsonl")]
+    assert len(keys) == len(set(keys)) == 4 * len(PROBLEMS)
+
+
+@pytest.mark.parametrize("other", [dict(seed=1), dict(wave=9), dict(about=dict(round=3))])
+def test_another_measurement_in_the_same_folder_is_refused(tmp_path, other):
+    measure(tmp_path, PROBLEMS, ["greedy"], [40], **models())
+    with pytest.raises(StoreError, match="other " + list(other)[0].replace("about", "round")): measure(tmp_path, PROBLEMS, ["greedy"], [40], **{**models(), **other})
+    changed = [Problem(p.id, p.question, p.answer + "0") for p in PROBLEMS]
+    with pytest.raises(StoreError, match="other problems"): measure(tmp_path, changed, ["greedy"], [40], **models())
+
+
+def test_a_row_is_graded_against_the_reference():
+    p, right, wrong = Problem("p", "?", "4", 2, "x"), Program(["answer = 2 + 2"], 4.0), Program(["answer = 5"], 5)
+    of = lambda chosen: result_row(p, Thought("p", "?", [right, wrong], chosen=chosen), "majority", 9)
+    assert of(right)["correct"] and of(right)["found"] and of(right)["program"] == "answer = 2 + 2" and of(right)["subject"] == "x"
+    assert not of(wrong)["correct"] and of(wrong)["found"]
+    nothing = result_row(p, Thought("p", "?"), "majority", 9)
+    assert not nothing["correct"] and not nothing["found"] and nothing["answer"] is None
+
+
+def test_summary_counts_by_hand():
+    row = lambda i, s, ok, tokens: dict(problem_id=str(i), level=1 + i % 2, subject="", strategy=s, budget=50, correct=ok, found=True, generated=tokens, prefix=1, scored=2)
+    rows = [row(i, "a", i < 3, 10 * i) for i in range(4)] + [row(i, "b", i > 0, 5) for i in range(4)]
+    times = [dict(strategy="a", budget=50, wave=0, seconds=9.0), dict(strategy="a", budget=50, wave=0, seconds=2.0), dict(strategy="a", budget=50, wave=4, seconds=1.0)]
+    a, b = summarise(rows, times)
+    assert (a["correct"], a["n"], a["by_level"], a["tokens"], a["seconds"]) == (3, 4, {"1": [2, 2], "2": [1, 2]}, dict(generated=15.0, prefix=1.0, scored=2.0), 3.0)
+    assert curve([a, b], "a") == [(15.0, .75, a["low"], a["high"])] and curve([a, b], "a", total=True)[0][0] == 18.0
+    (c,) = comparisons(rows)
+    assert (c["a"], c["b"], c["only_a"], c["only_b"], c["difference"], c["p"]) == ("a", "b", 1, 1, 0.0, 1.0)
+
+
+def test_mcnemar_is_the_share_of_coin_throws_at_least_as_lopsided():
+    rng = random.Random(0)
+    for _ in range(60):
+        a, b = ([rng.random() < .5 for _ in range(18)] for _ in range(2))
+        x, y = discordant(a, b)
+        throws = [bin(i).count("1") for i in range(2 ** (x + y))]
+        assert math.isclose(mcnemar(a, b), sum(abs(2 * heads - x - y) >= abs(x - y) for heads in throws) / len(throws))
+
+
+def test_bootstrap_agrees_with_drawing_questions_and_refuses_what_is_not_paired():
+    import numpy as np
+    rng = np.random.default_rng(1)
+    a, b = rng.random(60) < .5, rng.random(60) < .7
+    d = b.astype(float) - a
+    means = [d[rng.integers(0, 60, 60)].mean() for _ in range(10_000)]
+    difference, low, high = paired_bootstrap(a, b)
+    assert difference == d.mean() and abs(low - np.quantile(means, .025)) < .02 and abs(high - np.quantile(means, .975)) < .02
+    with pytest.raises(ValueError, match="cannot be paired"): mcnemar(a, b[:-1])
+    with pytest.raises(ValueError, match="no question"): paired_bootstrap([], [])
+
+
+def test_holm_and_the_table():
+    assert holm([.01, .04, .03]) == pytest.approx([.03, .06, .06]) and holm([]) == [] and holm([.9, .9]) == [1.0, 1.0]
+    rows = compare_with_first(dict(x=[1, 0, 0, 0, 0, 0], y=[0, 1, 1, 1, 1, 1], z=[1, 0, 0, 0, 0, 0]))
+    assert [(r["b"], r["only_a"], r["only_b"]) for r in rows] == [("y", 1, 5), ("z", 0, 0)] and rows[0]["p_holm"] == pytest.approx(2 * rows[0]["p"])
+
+
+def test_a_missing_round_is_said_in_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such run"): load_round(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no finished round"): load_round(tmp_path)
