@@ -22,10 +22,10 @@ def search_bytes(shape:Shape, rows:int, candidates:int, context:int, step:int, b
     decode = kv_bytes(shape, rows * step, bits) + 4 * 4 * rows * shape.vocab
     return kv_bytes(shape, prefix, bits) + max(prefill, decode)
 
-# %% ../nbs/13d_plan.ipynb #af3f80ae
+# %% ../nbs/13d_plan.ipynb #bbf3de3c
 def adapter_bytes(shape:Shape, rank:int) -> float:
-    "Bytes of two 32-bit adapters, and of the gradient and AdamW's two moments of the one in training."
-    return 4 * shape.adapter_weights(rank) * (2 + 1 + 2)
+    "Bytes of two 32-bit adapters, and of AdamW's two moments of the one in training."
+    return 4 * shape.adapter_weights(rank) * (2 + 2)
 
 def block_bytes(shape:Shape, rank:int, bits:int=16) -> float:
     "Bytes per token that one block with LoRA on all linear layers keeps for its backward. Source: the table in the lesson."
@@ -36,10 +36,10 @@ def block_bytes(shape:Shape, rank:int, bits:int=16) -> float:
 def training_bytes(shape:Shape, batch:int, context:int, rank:int, four_bit:bool=True, solution:float=0.5, checkpointing:bool=True, bits:int=16) -> float:
     "Bytes of activations at the worst moment of a training step: `batch` rows of `context` tokens, a share `solution` of them in the loss."
     tokens = batch * context
-    block = tokens * (block_bytes(shape, rank, bits) + 10 * shape.intermediate) + (2 * max(i * o for i, o in shape.linears.values()) if four_bit else 0)
+    block = tokens * (block_bytes(shape, rank, bits) + 6 * shape.intermediate) + (2 * max(i * o for i, o in shape.linears.values()) if four_bit else 0)
     logits = tokens * solution * shape.vocab * 12
-    if not checkpointing: return tokens * shape.layers * block_bytes(shape, rank, bits) + max(logits, tokens * 10 * shape.intermediate)
-    return tokens * shape.layers * shape.hidden * bits / 8 + max(logits, block)
+    if not checkpointing: return tokens * shape.layers * block_bytes(shape, rank, bits) + max(logits, tokens * 6 * shape.intermediate)
+    return tokens * shape.layers * shape.hidden * bits / 8 + max(logits, block, 4 * shape.adapter_weights(rank))
 
 # %% ../nbs/13d_plan.ipynb #9484e62a
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def preset_settings(p:Preset, **changes) -> Settings:
     "Settings of a run with a preset; `changes` win over the preset."
     return Settings(**{**p.settings, **changes})
 
-# %% ../nbs/13f_pretrained.ipynb #8581607b
+# %% ../nbs/13f_pretrained.ipynb #f79c5a03
 def model_card(run, p:Preset=None, round:int=None) -> str:
     "A model card in Markdown from a run's record. Raises ModelError if the run has finished no round."
     run = Path(run)
@@ -102,7 +102,7 @@ def model_card(run, p:Preset=None, round:int=None) -> str:
     return "\n".join([
         "---", f"base_model: {base}", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [math, program-of-thought, mcts, process-reward-model, rstar-math]", "---",
         f"# A policy trained by search, verification and selection ({len(rows) - 1} rounds)", "",
-        f"Base model: `{base}`; its licence applies. Made with rstar_nb after rStar-Math (arXiv 2501.04519): tree search over Python steps, every step executed, the solutions whose answers were right trained on. Nobody labelled a solution.", "",
+        f"Base model: `{base}`; its licence applies. Made with rstar_nb after rStar-Math (arXiv 2501.04519): tree search over Python steps, every step executed, the solutions whose answers were right trained on. " + (f"The format was taught with {s['seed_solutions']} worked examples of rstar_nb's own generator." if s.get("seed_solutions") else "Nobody wrote a solution for it."), "",
         "## Record", "", *table, "", f"Accuracy on held-out problems with 95 % Wilson intervals. Coverage: share of training problems that the search solved. {tokens:,} tokens generated in search, {hours:.1f} hours on {config['machine'].get('cpu', 'an unknown machine')}, {config['machine'].get('cores', '?')} cores.", "",
         f"Training problems: {source}. Seed {s['seed']}. Settings that differ from the defaults: " + (", ".join(f"`{k}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}`" for k, v in changed.items()) or "none") + ".", "",
         "## Use", "", "```python", "from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer", 'model = AutoPeftModelForCausalLM.from_pretrained("policy")', 'tokenizer = AutoTokenizer.from_pretrained("policy")', "```", "",

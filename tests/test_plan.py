@@ -26,6 +26,8 @@ class LiveTensors(TorchDispatchMode):
         self.seen = weakref.WeakSet()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for t in torch.utils._pytree.tree_leaves((args, kwargs)):
+            if isinstance(t, torch.Tensor): self.seen.add(t.untyped_storage())  # weights were there before
         out = func(*args, **(kwargs or {}))
         for t in torch.utils._pytree.tree_leaves(out):
             if isinstance(t, torch.Tensor) and (s := t.untyped_storage()) not in self.seen and s.nbytes():
@@ -56,6 +58,9 @@ def test_the_measure_counts_what_is_alive():
         del b
         c = a.view(10, 100)
     assert (live.now, live.peak) == (4000, 8000) and c.shape == (10, 100)
+    weight = torch.zeros(1000)
+    with LiveTensors() as live: view = weight.view(10, 100).t()
+    assert live.peak == 0 and view.shape == (100, 10), "a view of what was there before is nothing new"
 
 
 @pytest.mark.parametrize("batch, context", [(4, 256), (8, 96)])

@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 
 def settings(folder, **changes):
-    small = dict(base_steps=(0, 0), rounds=2, problems=(16,), carry=0, wave=8, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, max_depth=4, sft_from="base", sft_passes=0.1, sft_at_least=6, sft_at_most=6,
+    small = dict(seed_solutions=0, base_steps=(0, 0), rounds=2, problems=(16,), carry=0, wave=8, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, max_depth=4, sft_from="base", sft_passes=0.1, sft_at_least=6, sft_at_most=6,
                  ppm_steps=4, batch_size=4, pair_batch=4, test_problems=12, search_problems=6, eval_rollouts=2, eval_candidates=2, workers=1,
                  problem_file=str(folder / "train.jsonl"), test_file=str(folder / "test.jsonl"))
     return Settings(**{**small, **changes})
@@ -54,7 +54,7 @@ def models(folder): return PlainModels(replace(preset(str(folder)), rank=4, alph
 
 def test_the_prompt_shows_examples_until_the_first_training(folder, tmp_path):
     m = models(folder)
-    policy = m.first_policy(Settings())
+    policy = m.first_policy(Settings(seed_solutions=0))
     assert policy.prompt.shots == 3
     m.save_policy(policy, tmp_path / "first")
     rows = [dict(problem_id="a", question="2 and 2?", steps=["answer = 2 + 2"])]
@@ -62,6 +62,14 @@ def test_the_prompt_shows_examples_until_the_first_training(folder, tmp_path):
     assert policy.prompt.shots == 0
     m.save_policy(policy, tmp_path / "second")
     assert m.load_policy(tmp_path / "first").prompt.shots == 3 and m.load_policy(tmp_path / "second").prompt.shots == 0
+
+
+def test_a_small_base_is_taught_the_format_first(folder):
+    m = models(folder)
+    s = settings(folder, seed_solutions=24, base_steps=(3, 0))
+    policy = m.first_policy(s)
+    assert policy.prompt.shots == 0 and any(v.abs().sum() > 0 for k, v in m.base.weights("policy").items() if "lora_B" in k)
+    assert len(m.seed_rows(s, 1)) == 24 and m.seed_rows(settings(folder), 1) == []
 
 
 def test_the_first_round_learns_from_well_formed_rows_only(folder):
@@ -73,7 +81,7 @@ def test_the_first_round_learns_from_well_formed_rows_only(folder):
 def test_rows_longer_than_the_context_are_left_out(folder):
     m = models(folder)
     m.preset = replace(m.preset, context=60)
-    m.first_policy(Settings())
+    m.first_policy(Settings(seed_solutions=0))
     long = dict(problem_id="b", question="word " * 200, steps=["answer = 1"])
     assert len(m.fine_tune(m.policy, [dict(problem_id="a", question="2?", steps=["answer = 2 + 2"]), long], 1, 2, 1e-3, 0)) == 1
     with pytest.raises(ValueError, match="no solution was selected"): m.fine_tune(m.policy, [long], 1, 2, 1e-3, 0)
@@ -113,7 +121,7 @@ class TestLoop:
     def test_taken_away_with_a_card(self, run, folder, tmp_path):
         out = take_away(run, tmp_path / "out", merge=True, base=folder)
         card = (out / "README.md").read_text()
-        assert f"base_model: {folder}" in card and "| round |" in card and "95 % Wilson" in card and card.count("\n| ") >= 3
+        assert "Nobody wrote a solution" in card and f"base_model: {folder}" in card and "| round |" in card and "95 % Wilson" in card and card.count("\n| ") >= 3
         from transformers import AutoModelForCausalLM
         assert isinstance(AutoModelForCausalLM.from_pretrained(out / "merged"), torch.nn.Module)
         assert (out / "ppm" / "value_head.safetensors").is_file() and not (out / "policy" / "complete.json").exists()
