@@ -6,7 +6,7 @@
 __all__ = ['SharedBase', 'AdapterPolicy', 'AdapterPPM', 'fine_tune_adapter', 'fit_adapter', 'save_adapter', 'read_adapter',
            'load_ppm', 'merge_adapter']
 
-# %% ../nbs/13a_adapters.ipynb #07cd2b31
+# %% ../nbs/13a_adapters.ipynb #687d497a
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from .models import ModelError, keep_gradients, load_base
+from .models import ModelError, load_base
 from .policy import Policy, plain_prompt
 from .prm import PPM, fit_pairs
 from .sft import fine_tune

@@ -6,8 +6,8 @@
 __all__ = ['SOURCES', 'last_boxed', 'Source', 'load_source', 'rg_problems', 'normal', 'rg_correct', 'overlapping', 'without_test',
            'problems_of', 'write_split']
 
-# %% ../nbs/13c_sources.ipynb #27449eff
-import hashlib, re, unicodedata
+# %% ../nbs/13c_sources.ipynb #464e97eb
+import re, unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from .answers import is_equivalent
