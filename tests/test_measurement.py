@@ -1,4 +1,5 @@
 """The record of a measurement: killed, torn, extended, refused. And the statistics drawn from it."""
+import json
 import math
 import random
 import signal
@@ -67,6 +68,15 @@ def test_killed_in_the_middle_of_a_line_and_gone_on_ends_with_the_same_rows(tmp_
     assert (out / "rows.jsonl").read_bytes() == (tmp_path / "whole" / "rows.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("share", [.01, .3, .77, .999])
+def test_a_write_cut_off_anywhere_is_completed_without_double_rows(tmp_path, share):
+    whole = measure(tmp_path, PROBLEMS, STRATEGIES, BUDGETS, **models())
+    data = (tmp_path / "rows.jsonl").read_bytes()
+    (tmp_path / "rows.jsonl").write_bytes(data[:int(len(data) * share)])
+    again = measure(tmp_path, PROBLEMS, STRATEGIES, BUDGETS, **models())
+    assert again == whole and (tmp_path / "rows.jsonl").read_bytes() == data
+
+
 def test_what_is_there_is_not_computed_again_and_more_can_be_added(tmp_path):
     first = measure(tmp_path, PROBLEMS, ["majority"], [40], **models())
     class Refuses(Policy):
@@ -74,6 +84,7 @@ def test_what_is_there_is_not_computed_again_and_more_can_be_added(tmp_path):
     assert measure(tmp_path, PROBLEMS, ["majority"], [40], **{**models(), "policy": Refuses(PROBLEMS)}) == first
     both = measure(tmp_path, PROBLEMS, ["majority", "best_of_n"], [40, 120], **models())
     assert [r for r in both if r["strategy"] == "majority" and r["budget"] == 40] == first and len(both) == 4 * len(PROBLEMS)
+    assert measure(tmp_path, PROBLEMS, ["majority"], [40], **models()) == first
     keys = [(r["problem_id"], r["strategy"], r["budget"]) for r in read_lines(tmp_path / "rows.jsonl")]
     assert len(keys) == len(set(keys)) == 4 * len(PROBLEMS)
 
@@ -134,5 +145,64 @@ def test_holm_and_the_table():
 
 
 def test_a_missing_round_is_said_in_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such run"): load_round(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no finished round"): load_round(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="no finished round"): load_round(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    "A run of one round whose models know nothing: the real policy and PPM, only small."
+    from rstar_nb.policy import Policy as Real, plain_prompt, tiny_model, train_tokenizer
+    from rstar_nb.prm import PPM
+    from rstar_nb.problems import gold_program
+    from rstar_nb.store import publish
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = train_tokenizer([plain_prompt(p.question) + "\n\n".join(gold_program(p.id)) for p in PROBLEMS])
+    policy = Real(tiny_model(len(tokenizer), hidden_size=16, num_attention_heads=2, num_key_value_heads=1, head_dim=8, intermediate_size=16), tokenizer)
+    for k in (0, 1): publish(folder / f"round_{k}" / "policy", policy.save)
+    publish(folder / "round_1" / "ppm", PPM(policy).save)
+    return folder
+
+
+def rstar(*args):
+    done = subprocess.run([sys.executable, "-c", "from rstar_nb.cli import main; main()", *map(str, args)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_eval_command_measures_a_problem_file_and_ends_with_one_json_line(run_folder, tmp_path):
+    from rstar_nb.problems import save_problems
+    save_problems(PROBLEMS[:3], tmp_path / "p.jsonl")
+    args = ("eval", run_folder, "--problems", tmp_path / "p.jsonl", "--strategy", "greedy,majority,mcts", "--budget", "10,20", "--out", tmp_path / "out", "--quiet")
+    code, out, err = rstar(*args)
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert [(r["strategy"], r["budget"], r["n"]) for r in found["rounds"][0]["results"]] == [(s, b, 3) for b in (10, 20) for s in ("greedy", "majority", "mcts/uct/vote")]
+    assert found["rounds"][0]["round"] == 1 and {c["test"] for c in found["rounds"][0]["comparisons"]} == {"exact McNemar, two-sided"}
+    assert len(read_lines(tmp_path / "out" / "round_1" / "rows.jsonl")) == 18 and (tmp_path / "out" / "curves.png").exists()
+    assert json.loads(rstar(*args)[1].splitlines()[-1]) == found
+
+
+@pytest.mark.parametrize("args, message", [
+    (("--strategy", "magic"), "unknown strategy 'magic'"),
+    (("--strategy", "beam", "--round", "0"), "round 0 has no PPM"),
+    (("--strategy", "best_of_n/orm"), "needs an ORM"),
+    (("--round", "7"), "choose from 0, 1"),
+    (("--round", "one"), "--round 'one' is not a list"),
+    (("--problems", "none.jsonl"), "no such file"),
+    (("--orm", "nowhere"), "no finished ORM"),
+])
+def test_eval_errors_are_one_clear_line(run_folder, tmp_path, args, message):
+    from rstar_nb.problems import save_problems
+    save_problems(PROBLEMS[:1], tmp_path / "p.jsonl")
+    given = args if "--problems" in args else (*args, "--problems", tmp_path / "p.jsonl")
+    code, out, err = rstar("eval", run_folder, "--out", tmp_path / "out", "--quiet", *given)
+    assert code == 1 and message in err and err.strip().startswith("error: ") and err.strip().count("\n") == 0, err
+
+
+def test_solve_shows_the_search_and_answers_in_json(run_folder, tmp_path):
+    code, out, err = rstar("solve", "What is 1 + 1?", "--run", run_folder, "--budget", "30", "--html", tmp_path / "tree.html")
+    assert code == 0, err
+    found = json.loads(out.splitlines()[-1])
+    assert "What is 1 + 1?" in err and found["round"] == 1 and found["tokens"] >= 30 and (tmp_path / "tree.html").exists()
+    code, out, err = rstar("solve", "What is 1 + 1?", "--run", run_folder, "--strategy", "greedy", "--html", tmp_path / "none.html")
+    assert code == 1 and "grows no tree" in err
