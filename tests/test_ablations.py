@@ -40,8 +40,9 @@ class Run:
 
 def test_samples_become_a_tree_in_which_each_program_that_ran_is_a_rollout():
     problem = Problem("p", "?", "3")
-    drawn = [candidate("a = 1", "b = 2", "answer = 3"), candidate("a = 1", "answer = 4"), candidate("a = 1", "b = 2", "answer = 3"), candidate("a = 1", "missing"), candidate("c = 1"), candidate("a = 1", "b = 2")]
-    results = [result("ok", 3), result("ok", 4), result("ok", 3), result("error"), result("ok"), result("ok")]
+    drawn = [candidate("a = 1", "b = 2", "answer = 3"), candidate("a = 1", "answer = 4"), candidate("a = 1", "b = 2", "answer = 3"), candidate("a = 1", "missing"), candidate("c = 1"), candidate("a = 1", "b = 2"),
+             candidate("a = 1")]  # the last is said to have run out of time, though programs that go on from there ran
+    results = [result("ok", 3), result("ok", 4), result("ok", 3), result("error"), result("ok"), result("ok"), result("timeout")]
     tree = tree_of_samples(problem, drawn, results)
     check_invariants(tree)
     assert (tree.rollouts, tree.nodes[ROOT].value_sum, tree.tokens) == (5, 2 - 3, sum(len(c.ids) for c in drawn))
