@@ -191,3 +191,4 @@ def test_an_interrupted_arm_goes_on(arms, tmp_path, monkeypatch):
 def test_an_arm_that_needs_the_full_one_says_so(tmp_path):
     from rstar_nb.ablations import run_arm
     with pytest.raises(StoreError, match="run the arm 'full'"): run_arm(ARMS["whole_step"], tmp_path, MICRO)
+    assert not list(tmp_path.iterdir()), "it trained a base before it said so"

@@ -59,10 +59,9 @@ class Ours:
         self.trees, self.policy, self.executor, self.depth, self.seed = [Tree(q, q) for q in questions], policy, executor, depth, seed
     def iterate(self, times=1):
         search(self.trees, self.policy, self.executor, rollouts=max(t.rollouts for t in self.trees) + times, candidates=K, max_depth=self.depth, ppm=Scores(), seed=self.seed)
-    def nodes(self): return sum(len(t.nodes) for t in self.trees)
     def finished(self): return sum(t.nodes[ROOT].exhausted for t in self.trees) == len(self.trees)
     def rollouts(self): return sum(t.rollouts for t in self.trees)
-    def programs(self): return sum(n.terminal and n.status == "ok" for t in self.trees for n in t.nodes)
+    def programs(self): return len({(t.question, *t.steps(n.id)) for t in self.trees for n in t.nodes if n.terminal and n.status == "ok"})
 
 
 def children(policy, executor, prefixes, seeds):
@@ -79,7 +78,7 @@ class Reasoners:
     def __init__(self, questions, policy, executor, depth=DEPTH, seed=0):
         from reasoners.algorithm import MCTS
         from reasoners.algorithm.mcts import MCTSNode
-        self.searches, self.n, self.ended = [], 0, 0
+        self.searches, self.n = [], 0
         outer = self
 
         class World:
@@ -104,17 +103,17 @@ class Reasoners:
     def iterate(self, times=1):
         for engine in self.searches:
             for _ in range(times):
-                path = engine.iterate(engine.root)
+                engine.iterate(engine.root)
                 self.count += 1
-    def nodes(self): return len(self.searches) + self._walk(lambda n: 1 if n.parent else 0)
-    def _walk(self, f):
-        total, todo = 0, [e.root for e in self.searches]
-        while todo:
-            n = todo.pop(); total += f(n); todo += n.children or []
-        return total
     def finished(self): return False
     def rollouts(self): return self.count
-    def programs(self): return self._walk(lambda n: n.action is not None and is_terminal(n.action[-1]))
+    def programs(self):
+        found, todo = set(), [(e.root.state[0], e.root) for e in self.searches]
+        while todo:
+            question, n = todo.pop()
+            if n.action and is_terminal(n.action[-1]): found.add((question, *n.action))
+            todo += [(question, c) for c in n.children or []]
+        return len(found)
 
 
 class TreeQuest:
@@ -124,7 +123,7 @@ class TreeQuest:
         from treequest import StandardMCTS
         self.algorithm = StandardMCTS(samples_per_action=K, exploration_weight=2.0)
         self.states, self.questions, self.policy, self.executor, self.n, self.seed = [self.algorithm.init_tree() for _ in questions], questions, policy, executor, 0, seed
-        self.ended = 0
+        self.ended = set()
     def iterate(self, times=1):
         for _ in range(times):
             asked = []
@@ -141,11 +140,11 @@ class TreeQuest:
                 for j, trial in enumerate(trials):
                     result = (steps[j], score(steps[j])) if j < len(steps) else (prefixes[i][1] + ["pass"] if prefixes[i][1] == [] else prefixes[i][1], 0.0)
                     self.states[i] = self.algorithm.tell(self.states[i], trial.trial_id, result)
-                self.ended += sum(is_terminal(s[-1]) for s in steps)
+                self.ended |= {(self.questions[i], *s) for s in steps if is_terminal(s[-1])}
     def nodes(self): return sum(s.tree.size for s in self.states)
     def finished(self): return False
     def rollouts(self): return self.n
-    def programs(self): return self.ended
+    def programs(self): return len(self.ended)
 
 
 def installed():
@@ -236,16 +235,17 @@ def with_model(engines, run, iterations, counts):
     from rstar_nb.problems import generate
     round, policy, _ = load_round(run)
     print(f"\nthe policy of round {round} of {run} behind each engine, {iterations} rollouts a problem, random scores\n")
-    print("engine | problems | rollouts per 1,000 tokens | finished programs per 1,000 tokens | calls of the model | seconds in model | in executor | outside both, ms per rollout\n" + "---|" * 8)
+    print("engine | problems | rollouts per 1,000 tokens | distinct finished programs per 1,000 tokens | calls of the model | seconds in model | in executor | outside both, ms per rollout\n" + "---|" * 8)
     with Executor(workers=2, preload=()) as executor:
         for n in counts:
-            questions = [p.question for p in generate(n, "test", seed=1)]
+            questions = [p.question for p in generate(n, "test", seed=1, levels=[3, 4, 5, 6])]
             for cls in engines:
                 timed, ran = Timed(policy), Timed(executor)
                 engine = cls(questions, timed, ran)
                 start = time.perf_counter()
-                # An iteration of treequest is one expansion, one of the others goes on to an end: give each the same tokens.
-                while engine.rollouts() < iterations * n and not engine.finished(): engine.iterate()
+                # A rollout of llm-reasoners may walk a finished path again, and one of treequest is a single expansion: each gets the tokens that ours spends.
+                if cls is Ours: engine.iterate(iterations); tokens = timed.tokens
+                while timed.tokens < tokens and engine.rollouts() < 20 * iterations * n and cls is not Ours: engine.iterate()
                 took = time.perf_counter() - start
                 print(f"{cls.name} | {n} | {1000 * engine.rollouts() / timed.tokens:.2f} | {1000 * engine.programs() / timed.tokens:.2f} | {timed.calls} | {timed.seconds:.2f} | {ran.seconds:.2f} | "
                       f"{1000 * (took - timed.seconds - ran.seconds) / engine.rollouts():.2f}", flush=True)
