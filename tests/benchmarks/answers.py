@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from rstar_nb.answer_forms import Algebra, Equation, Matrix, Num, Quantity, Seq, Several, read_text
 from rstar_nb.answer_values import has
-from rstar_nb.answers import compare, is_equivalent
+from rstar_nb.answers import as_text, compare, is_equivalent
 from rstar_nb.second_opinion import SecondOpinion
 
 PAIRS = ROOT / "tests" / "data" / "answer_pairs.jsonl"
@@ -204,18 +204,6 @@ def check_strangers(answers):
     return tried, wrong
 
 
-def to_text(value):
-    "What a program would print, for a grader that only reads text."
-    if isinstance(value, dict):
-        kind = value.get("type")
-        if kind == "tuple": return "(" + ", ".join(map(to_text, value["items"])) + ")"
-        if kind == "set": return "{" + ", ".join(map(to_text, value["items"])) + "}"
-        if kind == "complex": return str(complex(value["real"], value["imag"]))
-        return str(value.get("text", value.get("items", "")))
-    if isinstance(value, list): return "[" + ", ".join(map(to_text, value)) + "]"
-    return str(value)
-
-
 def score(pairs, accept):
     "Counts and precision and recall of a grader on labelled pairs."
     got = [(accept(p["given"], p["reference"]), p["equal"]) for p in pairs]
@@ -228,7 +216,7 @@ def score(pairs, accept):
 def graders():
     judge = SecondOpinion(seconds=10)
     return {"ours": is_equivalent, "ours, without a second opinion": lambda g, r: compare(g, r).verdict == "equal",
-            "math-verify alone": lambda g, r: judge.ask(to_text(g), r) is True}
+            "math-verify alone": lambda g, r: judge.ask(as_text(g), r) is True}
 
 
 def show(table, verb):

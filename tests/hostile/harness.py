@@ -86,11 +86,13 @@ def battery(programs=HOSTILE, **kw):
                 if 'BREACH' in json.dumps(r.answer): through.append('its own word')
                 if (f := s.changed()): through.append(f'files: {f}')
                 if (n := s.reached()): through.append(f'reached: {n}')
-                after, = ex.run([CANARY.replace('# canary', f'# {name} canary')])
-                if (after.answer, after.stdout) != (good.answer, good.stdout): through.append('next program'); ex.close(); ex.run([CANARY])
+                for k in range(3):                       # on a busy machine an honest program may wait too long
+                    after, = ex.run([CANARY.replace('# canary', f'# {name} canary {k}')])
+                    if after.status != 'timeout': break
+                if (after.answer, after.stdout) != (good.answer, good.stdout): through.append(f'next program: {after.error or after.answer}'); ex.close(); ex.run([CANARY])
                 now = set(tree(os.getpid()))
                 if ex._pool[0].proc.pid != pid:
-                    if 'next program' not in through: through.append('took the sandbox down')
+                    if not any('next program' in t for t in through): through.append('took the sandbox down')
                     still = now
                 if len(now) > len(still) + 1: through.append('left processes'); still = now
                 if r.seconds > kw['timeout'] + 1: through.append('used more CPU than allowed')
