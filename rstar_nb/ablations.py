@@ -206,7 +206,7 @@ def arm_text(rows) -> str:
         lines.append(f"{r['arm']:<14} {r['seed']:>4}  {' '.join(f'{percent(x):>5}' for x in r['policy']):<40} {percent(r['policy'][-1]):>5} ({percent(low)}-{percent(high)}){'':<6} {percent(r['coverage'][-1]):>8} {percent(r['false_positives'][-1]):>10} {r['tokens']:>9,} {r['minutes']:>6}")
     return "\n".join(lines)
 
-# %% ../nbs/12a_ablations.ipynb #b341fd8e
+# %% ../nbs/12a_ablations.ipynb #1bd953c0
 def plot_arms(rows, what:str="policy", title:str="policy alone") -> Picture:
     "A panel for each arm: its seeds in colour over the full arm's in grey. A single round is a dot at the full arm's last round."
     arms = [a for a in dict.fromkeys(r["arm"] for r in rows) if a != "full"] or ["full"]
@@ -224,7 +224,8 @@ def plot_arms(rows, what:str="policy", title:str="policy alone") -> Picture:
         for i, r in enumerate(r for r in rows if r["arm"] == arm and any(y is not None for y in r[what])): draw(ax, r, color="C0", alpha=1 - .3 * (i % 3))
         ax.set_title(f"{arm}", fontsize=9)
     for ax in list(axes.flat)[len(arms):]: ax.set_axis_off()
-    for ax in axes[-1]: ax.set_xlabel("round")
+    for ax in axes[-1]: ax.set_xlabel("round"); ax.set_xticks(range(last + 1))
+    axes[0, 0].set_ylim(bottom=max(0, axes[0, 0].get_ylim()[0]))
     for ax in axes[:, 0]: ax.set_ylabel(f"{title}, %", fontsize=8)
     fig.tight_layout()
     return Picture(fig, arm_text(rows))

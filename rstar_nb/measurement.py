@@ -6,11 +6,12 @@
 __all__ = ['load_round', 'result_row', 'measure', 'summarise', 'comparisons', 'table_text', 'comparisons_text', 'curve',
            'plot_curves', 'weights_digest', 'evaluate_run']
 
-# %% ../nbs/11b_eval.ipynb #e8391ffc
+# %% ../nbs/11b_eval.ipynb #caa5b556
 import hashlib, json, time
 from dataclasses import asdict, replace
 from pathlib import Path
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from .answers import is_equivalent
 from .comparison import compare_with_first
 from .evaluation import tally, wilson
@@ -125,7 +126,7 @@ def comparisons_text(found) -> str:
     return "\n".join(f"{c['budget']:>6} {c['b']} against {c['a']}: {100 * c['difference']:+.1f} points ({100 * c['low']:+.1f} to {100 * c['high']:+.1f}, paired bootstrap), "
                      f"{c['only_b']} won, {c['only_a']} lost, exact McNemar p = {c['p']:.3g}, Holm {c['p_holm']:.3g}" for c in found)
 
-# %% ../nbs/11b_eval.ipynb #5e76316b
+# %% ../nbs/11b_eval.ipynb #99042256
 def curve(table, strategy:str, total:bool=False) -> list:
     "(tokens per question, accuracy, low, high) of a strategy, by budget."
     points = [(sum(r["tokens"].values()) if total else r["tokens"]["generated"], r["accuracy"], r["low"], r["high"]) for r in table if r["strategy"] == strategy]
@@ -136,21 +137,25 @@ def plot_curves(tables:dict,  # title -> summary
                 intervals:bool=True) -> Picture:
     "Accuracy over tokens: a column for each table, written tokens above, all tokens below."
     names = strategies or list(dict.fromkeys(r["strategy"] for t in tables.values() for r in t))
-    fig = Figure(figsize=(max(5.5, 3.6 * len(tables)), 5.6))
+    fig = Figure(figsize=(max(6.5, 3.4 * len(tables) + 1.5), 5.6))
     axes = fig.subplots(2, len(tables), sharey=True, squeeze=False)
     for column, (title, table) in zip(axes.T, tables.items()):
         for ax, total in zip(column, (False, True)):
             for i, name in enumerate(names):
                 if not (points := curve(table, name, total)): continue
-                x, y, low, high = zip(*points)
-                ax.plot(x, y, marker="o" if len(x) > 1 else "D", ms=3.5, lw=1.2, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
-                if intervals and len(names) <= 4: ax.fill_between(x, low, high, color=f"C{i % 10}", alpha=.12, lw=0)
+                x, y, low, high = ([100 * v for v in values] if j else values for j, values in enumerate(zip(*points)))
+                style = dict(color=f"C{i % 10}", marker="os^Dv<>PX*"[i % 10], ms=4, lw=1.2, label=name)
+                if name == "greedy":  # spends what it needs, whatever it is given: a level to compare with
+                    ax.plot(x[:1], y[:1], **style); ax.axhline(y[0], color=f"C{i % 10}", lw=.8, ls=":")
+                else: ax.plot(x, y, ls="-" if i < 10 else "--", **style)
+                if intervals and len(names) <= 3 and len(x) > 1: ax.fill_between(x, low, high, color=f"C{i % 10}", alpha=.12, lw=0)
             ax.set(xscale="log", xlabel="all tokens per question" if total else "tokens written per question")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5))); ax.xaxis.set_major_formatter("{x:g}"); ax.xaxis.set_minor_formatter(NullFormatter())
         column[0].set_title(title, fontsize=10)
-    for ax in axes[:, 0]: ax.set_ylabel("accuracy")
+    for ax in axes[:, 0]: ax.set_ylabel("accuracy, %")
     handles = {l: h for ax in axes[0] for h, l in zip(*ax.get_legend_handles_labels())}
-    axes[0, -1].legend(handles.values(), handles.keys(), fontsize=7, loc="best")
-    fig.tight_layout()
+    fig.tight_layout(rect=(0, 0, 1 - 1.75 / fig.get_size_inches()[0], 1))
+    fig.legend(handles.values(), handles.keys(), fontsize=7, loc="center right")
     return Picture(fig, "\n\n".join(f"{title}\n{table_text(t)}" for title, t in tables.items()))
 
 # %% ../nbs/11b_eval.ipynb #7f929911
