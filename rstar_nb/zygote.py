@@ -77,7 +77,7 @@ def channel():
     r, w = os.pipe()
     os.dup2(r, INBOX); os.dup2(w, OUT); os.close(r); os.close(w)
 
-# %% ../nbs/03d_zygote.ipynb #c8bcede4
+# %% ../nbs/03d_zygote.ipynb #c77aa7a7
 def cpu_of(pid):
     "CPU seconds of another process, by the kernel's clock for it; 0 where there is none."
     if sys.platform == 'darwin': return _mac_usage(pid)[0]
@@ -91,7 +91,7 @@ def memory_of(pid):
     except OSError: return 0
 
 def _mac_usage(pid):
-    "`proc_pid_rusage`: a name of 16 bytes; user and system time in ticks; then counts, the fourth of which is the resident size."
+    "`proc_pid_rusage`: a name of 16 bytes; user and system time in ticks; then counts, the fifth of which is the resident size."
     libc, fields, tick = ctypes.CDLL(None), (ctypes.c_uint64 * 12)(), (ctypes.c_uint32 * 2)()
     if libc.proc_pid_rusage(pid, 0, fields) or libc.mach_timebase_info(tick): return 0., 0
     return (fields[2] + fields[3]) * tick[0] / tick[1] / 1e9, fields[8]
