@@ -19,13 +19,13 @@ from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
 
 transformers.utils.logging.disable_progress_bar()  # a bar per saved or loaded tiny model hides the bars that matter
 
-# %% ../nbs/04_policy.ipynb #18df6a88
+# %% ../nbs/04_policy.ipynb #4bdffc04
 STEP_END = "\n\n"
 _ANSWER = re.compile(r"^answer\s*=(?!=)", re.M)
 
 def is_terminal(step:str) -> bool:
     "Does this step assign `answer` at the top level?"
-    return bool(_ANSWER.search(step))
+    return "answer" in step and bool(_ANSWER.search(step))  # the first test spares most steps the second
 
 def plain_prompt(question:str) -> str:
     "The prompt of a model trained on our format: the question, then an empty line."

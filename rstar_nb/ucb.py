@@ -37,11 +37,12 @@ def puct(q:float,  # mean reward of rollouts through the child, in [-1, 1]
     "PUCT of a child (Silver et al. 2017): the bonus follows the policy's prior."
     return q + c * prior * math.sqrt(max(parent_visits, 1)) / (1 + visits)
 
-# %% ../nbs/05_ucb.ipynb #68e48008
+# %% ../nbs/05_ucb.ipynb #9676a9ba
 def sibling_priors(logprobs,  # log-probability of each sibling's step
                    ) -> list:
     "Probabilities of the siblings relative to one another; they sum to 1."
     if not logprobs: return []
     top = max(logprobs)
     weights = [math.exp(l - top) for l in logprobs]
-    return [w / sum(weights) for w in weights]
+    total = sum(weights)
+    return [w / total for w in weights]
