@@ -1,35 +1,58 @@
-"""Copy a run's record to figures/default_run and figures/records, and draw the README's figures from it:
+"""Draw every picture under figures/ from the records kept there:
 
-    python .ci/make_figures.py runs/default
+    python .ci/make_figures.py                 # from figures/default_run
+    python .ci/make_figures.py runs/default    # take the record of this run first
+
+A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of numbers
+per round, one search tree, and one problem's trees in the first and last round.
 """
 import json
 import shutil
 import sys
 from pathlib import Path
 
-from rstar_nb.rounds import plot_coverage, plot_rounds
-from rstar_nb.search import tree_from_json
+from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds, read_two_rounds, show_two_rounds, two_rounds, write_two_rounds
+from rstar_nb.search import tree_from_json, tree_to_json
 from rstar_nb.store import read_lines
 from rstar_nb.viz import show_tree
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 
 
-def main(run):
-    record = FIGURES / "default_run"
+def metrics(record): return read_lines(record / "metrics.jsonl")
+
+
+# File name -> picture of a record. A picture under figures/ that is not named here fails a test.
+PICTURES = {
+    "rounds.png": lambda record: plot_rounds(metrics(record)),
+    "coverage.png": lambda record: plot_coverage(metrics(record)),
+    "levels.png": lambda record: plot_coverage(metrics(record), "policy"),
+    "costs.png": lambda record: plot_costs(metrics(record)),
+    "tree.png": lambda record: show_tree(tree_from_json(json.loads((record / "tree.json").read_text()))),
+    "two_rounds.png": lambda record: show_two_rounds(read_two_rounds(record)),
+}
+
+
+def draw(record, out):
+    "Every picture of a record, into folder `out`."
+    for name, picture in PICTURES.items(): picture(record).save(out / name)
+
+
+def keep(run, figures):
+    "Copy what the pictures need from a run's folder."
+    record = figures / "default_run"
     record.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "metrics.jsonl"): shutil.copy(run / name, record / name)
-    (FIGURES / "records").mkdir(exist_ok=True)
+    (figures / "records").mkdir(exist_ok=True)
     seed = json.loads((run / "record.json").read_text())["seed"]
-    shutil.copy(run / "record.json", FIGURES / "records" / f"evolve_tiny_seed{seed}.json")
-    metrics = read_lines(record / "metrics.jsonl")
-    (FIGURES / "rounds.png").write_bytes(plot_rounds(metrics).png())
-    (FIGURES / "coverage.png").write_bytes(plot_coverage(metrics).png())
+    shutil.copy(run / "record.json", figures / "records" / f"evolve_tiny_seed{seed}.json")
     # A tree that shows something: solved, with some wrong ends, and not too wide to read.
-    trees = [row for row in read_lines(run / "round_1" / "search.jsonl") if row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30]
-    tree = trees[0]
-    (FIGURES / "tree.png").write_bytes(show_tree(tree_from_json({k: v for k, v in tree.items() if k not in ("level", "subject", "solved")})).png())
+    row = next(row for row in read_lines(run / "round_1" / "search.jsonl") if row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
+    tree = tree_from_json({k: v for k, v in row.items() if k not in ("level", "subject", "solved")})
+    (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
+    write_two_rounds(record, two_rounds(run))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1: keep(Path(sys.argv[1]), FIGURES)
+    draw(FIGURES / "default_run", FIGURES)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['embed', 'page', 'tree_page', 'picture', 'write_tree_page', 'lines_of', 'read_tree', 'summaries', 'rows_for',
            'learned_from', 'find_tree', 'interesting', 'table', 'rounds_table', 'flat', 'tree_fold', 'trees_section',
-           'write_report']
+           'two_rounds_of', 'two_rounds_section', 'write_report']
 
-# %% ../nbs/07b_report.ipynb #a3309e4f
+# %% ../nbs/07b_report.ipynb #c883fd0b
 import base64, hashlib, html, json
 from pathlib import Path
-from .rounds import accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, tokens_of
+from .rounds import (accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, read_two_rounds, rollouts_right,
+                             rounds_with_models, search_words, show_two_rounds, tokens_of, two_rounds, write_two_rounds)
 from .search import tree_from_json
 from .store import write_text
 from .viz import show_tree
@@ -164,11 +165,11 @@ def flat(data, prefix="") -> list:
     if not isinstance(data, dict): return [(prefix, data if isinstance(data, str) else json.dumps(data))]
     return [row for k, v in data.items() for row in flat(v, f"{prefix}.{k}" if prefix else str(k))]
 
-# %% ../nbs/07b_report.ipynb #333bfa7a
+# %% ../nbs/07b_report.ipynb #8c7b9f14
 def tree_fold(title:str, k:int, is_open=False) -> str:
     return f'<details{" open" if is_open else ""}><summary>{html.escape(title)}</summary><div data-tree="{k}"></div></details>'
 
-def trees_section(folder, metrics) -> tuple:
+def trees_section(folder) -> tuple:
     "(HTML, viewer data) of a few trees of the run."
     rounds = {}
     for path in folder.glob("round_*/search.jsonl"):
@@ -186,6 +187,30 @@ def trees_section(folder, metrics) -> tuple:
     if chosen: parts.append("<h2>Trees</h2>" + "".join(tree_fold(f'round {k}, {s["id"]}: {s["right"]} of {s["rollouts"]} rollouts right, {s["size"]} nodes', add(k, s)) for k, s in chosen))
     return "".join(parts), data
 
+def two_rounds_of(folder) -> dict:
+    "What `two_rounds` finds for a run: kept in the folder, else grown by its models and kept. None if there are no two rounds with models."
+    have = rounds_with_models(folder)
+    try: found = read_two_rounds(folder)
+    except (OSError, ValueError): found = None
+    if found and (len(have) < 2 or found["rounds"] == [have[0], have[-1]]): return found
+    if len(have) < 2: return None
+    found = two_rounds(folder)
+    write_two_rounds(folder, found)
+    return found
+
+def two_rounds_section(folder, first:int) -> tuple:
+    "(HTML, viewer data) of one held-out problem in the first and the last round; the data will stand at position `first` of the page's."
+    try: found = two_rounds_of(folder)
+    except (LookupError, OSError, RuntimeError, ValueError) as e: return f"<p class=soft>One problem's trees in two rounds could not be grown: {html.escape(clean(e, 400))}</p>", []
+    if not found: return "", []
+    (a, early), (b, late) = found["trees"].items()
+    g = found["gains"]
+    words = (f"Held-out problem {found['problem']}, level {found['level']}, searched as in the evaluation by the models of round {a} and of round {b}. Of {sum(g.values())} such problems both rounds answered {g['both']} right, "
+             f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}")
+    sides = "".join(f'<div><p>round {k}: {html.escape(clean(search_words(t, found["answer"]), 400))}</p><div data-tree="{first + i}"></div></div>' for i, (k, t) in enumerate(found["trees"].items()))
+    still = f"<noscript>{picture(show_two_rounds(found), 'the two trees')}</noscript>"
+    return f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><p>{html.escape(clean(early.question, 2000))}</p><div class=pair>{sides}</div>{still}", [viewer_data(early), viewer_data(late)]
+
 def write_report(run_dir) -> Path:
     "Write `report.html` into a run's folder; returns its path. Raises FileNotFoundError if the folder holds no run."
     folder = Path(run_dir)
@@ -193,12 +218,13 @@ def write_report(run_dir) -> Path:
     try: config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError): config = {}
     metrics = sorted((row for _, row in lines_of(folder / "metrics.jsonl") if "round" in row and "policy" in row), key=lambda m: m["round"])
-    trees, data = trees_section(folder, metrics)
+    trees, data = trees_section(folder)
+    pair, pair_data = two_rounds_section(folder, len(data))
     body = [f"<h1>{html.escape(folder.resolve().name)}</h1>", f"<p class=soft>{len(metrics)} rounds measured, the base included. Intervals are 95 % Wilson intervals.</p>",
             "<h2>Accuracy</h2>", picture(plot_rounds(metrics), str(plot_rounds(metrics))), rounds_table(metrics)]
     grids = [what for what in ("coverage", "policy", "search") if level_grid(metrics, what)[0]]
     if grids: body += ["<h2>By level</h2><div class=pictures>", *(picture(p, str(p)) for p in (plot_coverage(metrics, what) for what in grids)), "</div>"]
     if metrics: body += ["<h2>Where time and tokens went</h2>", picture(plot_costs(metrics), str(plot_costs(metrics)))]
-    body += [trees, "<h2>Settings</h2>", table([(k, v) for k, v in flat(config) if k != "crc"])]
-    write_text(folder / "report.html", page(folder.resolve().name, "".join(body), data))
+    body += [pair, trees, "<h2>Settings</h2>", table([(k, v) for k, v in flat(config) if k != "crc"])]
+    write_text(folder / "report.html", page(folder.resolve().name, "".join(body), data + pair_data))
     return folder / "report.html"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INK', 'PAPER', 'GOLD', 'BORDERS', 'SIGNS', 'TEXT', 'children_of', 'stack', 'tidy_layout', 'path_to', 'best_end',
            'visible_nodes', 'outcome', 'drawable', 'step_label', 'q_color', 'edge_width', 'end_note', 'text_width',
-           'fitting_label', 'draw_tree', 'draw_legend', 'tree_text', 'Picture', 'show_trees', 'show_tree']
+           'fitting_label', 'draw_tree', 'right_end', 'draw_legend', 'tree_text', 'Picture', 'show_trees', 'show_tree']
 
 # %% ../nbs/07_trees.ipynb #34769941
 import base64, io, textwrap, warnings
@@ -93,7 +93,7 @@ def step_label(step:str, width:int=22, lines:int=2) -> str:
     text = first.lstrip("# ") if first.startswith("#") and first.strip("# ") else " ".join([first, *rest])
     return "\n".join(textwrap.wrap(drawable(text), width, max_lines=lines, placeholder=" …", break_long_words=True))
 
-# %% ../nbs/07_trees.ipynb #537cdfd9
+# %% ../nbs/07_trees.ipynb #aa95cae9
 INK, PAPER, GOLD = "#222222", "#ffffff", "#f0c000"
 BORDERS = {"root": (INK, 1.2, "-"), "executed": (INK, 1.2, "-"), "failed": ("#888888", 1.4, (0, (1.5, 1))),
            "correct": ("#00795a", 2.8, "-"), "wrong": ("#c04a00", 2.8, "-")}  # colour, width in points, dashes
@@ -112,7 +112,8 @@ def edge_width(visits:int, most:int) -> float:
 def end_note(node) -> str:
     "What is written to the right of a node: the answer, or why it failed."
     if node.status != "ok": return drawable(node.error.split(":")[0] or node.status, 18)
-    return f"= {drawable(node.answer, 16)}{SIGNS.get(outcome(node), '')}" if node.terminal else ""
+    answer = f"{node.answer:.10g}" if isinstance(node.answer, float) else node.answer
+    return f"= {drawable(answer, 16)}{SIGNS.get(outcome(node), '')}" if node.terminal else ""
 
 # %% ../nbs/07_trees.ipynb #f19124da
 def _edge(ax, start, end, width, chosen):
@@ -143,7 +144,7 @@ def fitting_label(step:str, inches:float, note:str="") -> str:
         if text_width(label) <= inches: break
     return label
 
-# %% ../nbs/07_trees.ipynb #03342bc6
+# %% ../nbs/07_trees.ipynb #6754120b
 def draw_tree(ax, tree,
               chosen=None,  # ids on the marked path
               limit:int=40,  # most nodes drawn
@@ -164,8 +165,13 @@ def draw_tree(ax, tree,
         ax.text(at[0] - (0.79 if i else 0.1), at[1] - (0.35 if not i else 0.21 if i in chosen else 0.15), label, color=INK, va="bottom", linespacing=1.0, **TEXT)
         ax.text(at[0] + 0.2 / column, at[1], end_note(n), color=BORDERS[outcome(n)][0], va="center", weight="bold", **TEXT)
     columns, rows = max((x for x, _ in place.values()), default=0) + 1, max((y for _, y in place.values()), default=0) + 1
-    ax.set(xlim=(-0.25, columns - 0.3), ylim=(rows - 0.4, -0.8)); ax.set_axis_off()
+    ax.set(xlim=(-0.25, right_end(tree, place, column)), ylim=(rows - 0.4, -0.8)); ax.set_axis_off()
     return columns, rows
+
+def right_end(tree, place:dict, column:float) -> float:
+    "Where the drawing ends, in columns: behind the last one, and behind every note."
+    notes = [x + (0.28 + 1.15 * text_width(note)) / column for i, (x, _) in place.items() if (note := end_note(tree.nodes[i]))]  # bold letters are wider
+    return max([max((x for x, _ in place.values()), default=0) + 0.7, *notes])
 
 # %% ../nbs/07_trees.ipynb #a7cba926
 def draw_legend(ax):
@@ -215,12 +221,13 @@ class Picture:
         data = {"image/png": base64.b64encode(self.png()).decode(), "image/svg+xml": self.svg(), "text/plain": self.text}
         return data, {"image/png": {"width": width, "height": height}}
 
-# %% ../nbs/07_trees.ipynb #b32833a1
+# %% ../nbs/07_trees.ipynb #7752afb1
 def show_trees(trees,
                titles=None,  # one for each tree; None = the questions
                chosen=None,  # for each tree: id of the node to follow; None = the best end of each
                limit:int=24,  # most nodes drawn of each
                column:float=1.2,  # inches
+               over:str="",  # a line above all of them
                ) -> Picture:
     "Trees side by side, one legend."
     trees, titles = list(trees), list(titles or [t.question for t in trees])
@@ -229,21 +236,24 @@ def show_trees(trees,
     sizes = [_size(t, visible_nodes(t, limit, p), column) for t, p in zip(trees, paths)]
     gap, foot = 0.25, 0.55
     total, tall = max(sum(w for w, _ in sizes) + gap * (len(sizes) - 1), 6.4), max((h for _, h in sizes), default=0.5)
+    top = textwrap.wrap(drawable(over), int(13 * total), max_lines=3, placeholder=" …")
     heads = [textwrap.wrap(drawable(q), max(20, int(13 * (total if len(sizes) == 1 else w))), max_lines=3, placeholder=" …") for q, (w, _) in zip(titles, sizes)]
-    head = 0.15 + 0.16 * max(map(len, heads), default=0)
-    fig, left = Figure(figsize=(total, tall + head + foot)), 0.0
+    above = 0.2 * len(top) + 0.06 if top else 0.0
+    high = tall + foot + above + 0.15 + 0.16 * max(map(len, heads), default=0)
+    fig, left = Figure(figsize=(total, high)), 0.0
+    def write(x, down, lines): fig.text((x + 0.05) / total, 1 - (down + 0.08) / high, "\n".join(lines), fontsize=9, va="top", color=INK, parse_math=False)
+    write(0, 0, top)
     for t, p, lines, (w, h) in zip(trees, paths, heads, sizes):
-        ax = fig.add_axes([left / total, (foot + tall - h) / (tall + head + foot), w / total, h / (tall + head + foot)])
-        draw_tree(ax, t, p, limit, column)
-        fig.text((left + 0.05) / total, 1 - 0.08 / (tall + head + foot), "\n".join(lines), fontsize=9, va="top", color=INK, parse_math=False)
+        draw_tree(fig.add_axes([left / total, (foot + tall - h) / high, w / total, h / high]), t, p, limit, column)
+        write(left, above, lines)
         left += w + gap
-    draw_legend(fig.add_axes([0, 0, 1, foot / (tall + head + foot)]))
-    return Picture(fig, "\n\n".join(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles)))
+    draw_legend(fig.add_axes([0, 0, 1, foot / high]))
+    return Picture(fig, "\n\n".join(filter(None, [over, *(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles))])))
 
 def _size(tree, shown, column) -> tuple:
     "Inches (width, height) a tree needs."
-    place = tidy_layout(tree, shown).values()
-    return column * (max((x for x, _ in place), default=0) + 0.95), 0.44 * (max((y for _, y in place), default=0) + 1.5)
+    place = tidy_layout(tree, shown)
+    return column * (right_end(tree, place, column) + 0.25), 0.44 * (max((y for _, y in place.values()), default=0) + 1.5)
 
 def show_tree(tree,
               chosen:int=None,  # id of the node to follow; None = the best end

@@ -1,5 +1,5 @@
 "Static pictures of trees: layout promises, what is shown, hostile text."
-import random, re
+import json, random, re
 import pytest
 from hypothesis import given, settings, strategies as st
 from rstar_nb.search import Node, Tree, add_children, backup
@@ -169,3 +169,94 @@ def test_levels_and_costs():
 def test_short_records_draw(record):
     from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds
     for plot in (plot_rounds, plot_coverage, plot_costs): assert plot(record)._repr_mimebundle_()
+
+
+# -- one problem in two rounds ----------------------------------------------------------------------------------------
+
+class Fixed:
+    "Proposes these whole programs; its scores are a digit of the last step."
+    def __init__(self, texts): self.texts = texts
+    def propose(self, prefixes, k, seeds, temperature=1.0):
+        from rstar_nb.policy import Candidate
+        return [[Candidate(t, -.1 * i - .1, (1, 2, 3), True) for i, t in enumerate(self.texts[:k])] for _ in prefixes]
+    def score(self, prefixes): return [int(steps[-1][-1]) / 10 for _, steps in prefixes]
+
+
+TEXTS = {1: ["answer = 'no'  # 3", "answer = 1  # 2"], 2: ["answer = 'no'  # 1", "answer = {right}  # 9", "answer = 1 / 0  # 5"]}
+
+
+def run_with_models(path):
+    "A run folder with evaluated rounds 1 and 2; what would be models are the texts above."
+    from rstar_nb.evaluation import evaluate_search
+    from rstar_nb.executor import Executor
+    from rstar_nb.policy import derive_seed
+    from rstar_nb.problems import generate
+    from rstar_nb.store import publish, write_lines
+    problems = generate(6, "test")
+    settings = dict(seed=0, eval_rollouts=3, eval_candidates=3, max_depth=4, workers=1, rounds=2)
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(dict(settings=settings, preset="tiny")))
+    with Executor(workers=1) as executor:
+        for k in (1, 2):
+            (path / f"round_{k}").mkdir()
+            for name in ("policy", "ppm"): publish(path / f"round_{k}" / name, lambda f: (f / "texts.json").write_text(json.dumps(TEXTS[k])))
+            rows = []
+            for p in problems: rows += evaluate_search(fixed(path / f"round_{k}" / "policy", p), Fixed([]), executor, [p], 3, 3, 4, derive_seed(0, "evaluate", k))[0]
+            write_lines(path / f"round_{k}" / "eval.jsonl", [dict(r, split="test") for r in rows] + [dict(rows[0], strategy="greedy", split="test")])
+    return path, problems
+
+
+def fixed(folder, problem): return Fixed([t.replace("{right}", problem.answer) for t in json.loads((folder / "texts.json").read_text())])
+
+
+def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
+    from rstar_nb.rounds import read_two_rounds, rounds_with_models, show_two_rounds, two_rounds, write_two_rounds
+    from rstar_nb.search import ppm_weight, vote
+    run, problems = run_with_models(tmp_path / "run")
+    assert rounds_with_models(run) == [1, 2]
+    p = problems[3]
+    found = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
+    assert found["problem"] == p.id and p.level == 4 and found["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
+    for k, t in found["trees"].items(): assert (vote(t, ppm_weight), t.tokens) == (found["recorded"][k]["answer"], found["recorded"][k]["tokens"])
+    assert [[n.correct for n in t.nodes[1:]] for t in found["trees"].values()] == [[False, False], [False, True, None]]
+    write_two_rounds(run, found)
+    assert read_two_rounds(run) == found
+    assert "Round 1: 0 of 2 rollouts right, answer no, which is wrong" in str(show_two_rounds(found)) and "Round 2: 1 of 2" in str(show_two_rounds(found))
+
+
+def test_two_rounds_say_what_is_missing(tmp_path):
+    from rstar_nb.rounds import read_two_rounds, two_rounds
+    run, problems = run_with_models(tmp_path / "run")
+    with pytest.raises(LookupError, match="choose from 1, 2"): two_rounds(run, rounds=(1, 3))
+    (run / "round_2" / "policy" / "texts.json").write_text("damaged")
+    with pytest.raises(LookupError, match="1 rounds there"): two_rounds(run)
+    with pytest.raises(OSError): read_two_rounds(run)
+    (run / "two_rounds.json").write_text('{"trees": 3}')
+    with pytest.raises(ValueError, match="make it again"): read_two_rounds(run)
+
+
+def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monkeypatch):
+    import rstar_nb.report as report
+    run, problems = run_with_models(tmp_path / "run")
+    assert "could not be grown" in report.write_report(run).read_text()  # its models are no models
+    grown = []
+    def grow(folder): grown.append(folder); return report_two_rounds(folder, load_policy=lambda f: fixed(f, problems[3]), load_ppm=lambda f: Fixed([]))
+    report_two_rounds = report.two_rounds
+    monkeypatch.setattr(report, "two_rounds", grow)
+    for _ in range(2):
+        page = report.write_report(run).read_text()
+        assert "One held-out problem, two rounds" in page and "only round 2 6," in page and page.count("data-tree=") >= 2
+    assert grown == [run]  # the second report read the file
+
+
+def test_nothing_is_drawn_beyond_the_picture():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    t = Tree("long", "q")
+    for i, a in zip(add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3"]), (1975.75, "W" * 30, 749.4000000000001)): t.nodes[i].answer, t.nodes[i].correct = a, True
+    for picture in (show_tree(t), show_trees([t, t], over="the question " * 30), show_tree(random_tree(60, 4))):
+        canvas = FigureCanvasAgg(picture.figure)
+        canvas.draw()
+        width, height = picture.figure.bbox.width, picture.figure.bbox.height
+        boxes = [a.get_window_extent(canvas.get_renderer()) for ax in picture.figure.axes for a in ax.texts if a.get_text().strip()] + [a.get_window_extent(canvas.get_renderer()) for a in picture.figure.texts if a.get_text()]
+        assert all(b.x0 >= -1 and b.x1 <= width + 1 and b.y0 >= -1 and b.y1 <= height + 1 for b in boxes)
+    assert "= 749.4 ✓" in show_tree(t).svg() and "749.4000000000001" not in str(show_tree(t))
