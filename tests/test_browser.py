@@ -161,12 +161,18 @@ def chromium():
 def page(chromium):
     context = chromium.new_context(viewport=dict(width=1300, height=900))
     page = context.new_page()
+    page.set_default_timeout(120_000)  # a busy machine is no failure
     page.problems, page.requests = [], []
     page.on("console", lambda m: m.type == "error" and page.problems.append(m.text))
     page.on("pageerror", lambda e: page.problems.append(str(e)))
     page.on("request", lambda r: page.requests.append(r.url))
     yield page
     context.close()
+
+
+def look(page, name, whole=False):
+    "Keep a screenshot if the environment asks for it: RSTAR_SCREENSHOTS=FOLDER pytest tests/test_browser.py."
+    if folder := os.environ.get("RSTAR_SCREENSHOTS"): page.screenshot(path=f"{folder}/{name}.png", full_page=whole)
 
 
 def opened(page, tree, tmp_path, **kw):
@@ -192,6 +198,7 @@ def test_click_shows_code_result_and_numbers(page, tmp_path):
     assert "33, correct" in view.locator(".verdict").inner_text()
     numbers = [value(x) for x in view.locator("tr.numbers td").all_inner_texts()]
     assert numbers == pytest.approx([end.node_visits, end.q_value, end.prior, end.ppm, end.value_sum], abs=.0051)
+    look(page, "tree")
     failed = next(n for n in t.nodes if n.status == "error")
     view.locator(f".n[data-node='{failed.id}']").click()
     assert failed.error in view.locator(".verdict").inner_text()
@@ -311,6 +318,7 @@ def test_report_opens_from_disk(page, tmp_path):
     page.goto(write_report(run_folder(tmp_path)).as_uri())
     page.wait_for_selector(".pair .rstar-tree")
     for fold in page.locator("details").all(): fold.locator("summary").click(); fold.locator(".rstar-tree").wait_for()
+    look(page, "report", whole=True)
     assert page.locator("details").count() >= 2
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 50)")
     assert page.problems == [] and page.evaluate("window.hacked") is None
@@ -370,6 +378,12 @@ def lab(tmp_path_factory):
     server.terminate(); server.wait(20); log.close()
 
 
+NOISE = ("favicon", "/api/", "ERR_INTERNET", "Failed to load resource")  # of JupyterLab itself, without a network
+
+
+def errors(page): return [p for p in page.problems if not any(n in p for n in NOISE)]
+
+
 def run_all(page, url, name):
     page.goto(f"{url}/lab/tree/{name}?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
@@ -397,10 +411,11 @@ def test_widget_in_jupyterlab(page, lab):
     page.evaluate("document.querySelector('.rstar-tree').viewer.goto(6)")
     page.evaluate("document.querySelector('.rstar-tree').viewer.pick(3)")
     view.locator("input.c").fill("1.5")
+    look(page, "widget")
     page.locator(".jp-Notebook .jp-Cell").nth(2).locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
     page.get_by_text("picked 3 6 1.5").wait_for(timeout=30_000)
-    assert [p for p in page.problems if "rstar" in p or "anywidget" in p.lower() or "TypeError" in p] == []
+    assert errors(page) == []
 
 
 @needs_browser
@@ -414,3 +429,89 @@ def test_untrusted_first_open_shows_the_picture(page, lab):
     page.wait_for_selector(".jp-OutputArea img", timeout=90_000)
     assert page.evaluate("document.querySelector('.jp-OutputArea img').naturalWidth") > 300
     assert page.locator(".jp-OutputArea .rstar-tree").count() == 0
+
+
+PICTURES = ["05a_playground", "07_trees", "07a_widget", "07c_rounds", "07d_dashboard", "08_prm"]
+
+
+@needs_browser
+@pytest.mark.parametrize("name", PICTURES)
+def test_first_open_of_a_lesson_shows_its_pictures(page, lab, name):
+    "The notebook as it is in the repository, in a JupyterLab that has never seen it, so it is not trusted and nothing in it runs."
+    url, folder = lab
+    source = Path(__file__).parent.parent / "nbs" / f"{name}.ipynb"
+    shutil.copy(source, folder / source.name)
+    cells = json.loads(source.read_text())["cells"]
+    with_picture = [k for k, c in enumerate(cells) for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    page.goto(f"{url}/lab/tree/{source.name}?reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    assert page.locator(".jp-StatusBar-TrustedItem, [title*='trusted']").count()
+    for k in with_picture:
+        cell = page.locator(f".jp-Notebook [data-windowed-list-index='{k}']")
+        page.wait_for_function("k => { const c = document.querySelector(`.jp-Notebook [data-windowed-list-index='${k}']`); if (c) c.scrollIntoView(); return c; }", arg=k)
+        cell.locator(".jp-OutputArea img").first.wait_for()
+        widths = cell.locator(".jp-OutputArea img").evaluate_all("async imgs => { await Promise.all(imgs.map(i => i.decode())); return imgs.map(i => i.naturalWidth); }")
+        assert widths and min(widths) > 100, (k, widths)
+        if k == with_picture[-1]: look(page, f"untrusted_{name}")
+    assert page.locator(".rstar, .jp-RenderedHTMLCommon .lm-Widget.jupyter-widgets").count() == 0
+    assert errors(page) == []
+
+
+def finished_run(path):
+    "A finished run's folder with times, of two rounds."
+    run = run_folder(path, "source")
+    (run / "config.json").write_text(json.dumps(dict(settings=dict(rounds=2, problems=[2], carry=0, problem_file=""))))
+    (run / "round_0").mkdir()
+    for k, phases in enumerate([("base", "evaluate"), *[("search", "sft", "ppm", "evaluate")] * 2]):
+        append_lines(run / f"round_{k}" / "times.jsonl", [dict(phase=p, seconds=30. + 10 * i) for i, p in enumerate(phases)])
+        if k: (run / f"round_{k}" / "search.jsonl").write_text("".join(json.dumps(dict(json.loads(line), solved=True)) + "\n" for line in (run / f"round_{k}" / "search.jsonl").read_text().splitlines()))
+    return run
+
+
+@needs_browser
+def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
+    url, folder = lab
+    source = Path(os.environ.get("RSTAR_FINISHED_RUN") or finished_run(tmp_path))
+    run = tmp_path / "live"
+    writer = subprocess.Popen([sys.executable, str(Path(__file__).parent / "follow_run.py"), str(source), str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def step():
+        writer.stdin.write("\n"); writer.stdin.flush()
+        return writer.stdout.readline().strip()
+    try:
+        assert writer.stdout.readline().strip() == "locked"
+        assert step() == "config"
+        notebook(folder / "follow.ipynb", [f"from rstar_nb.dashboard import Dashboard\nd = Dashboard({str(run)!r}, every=.1)\nd", "print(d.run.state(), d.status['table'][0])"])
+        run_all(page, url, "follow.ipynb")
+        view = page.locator(".jp-OutputArea .rstar-run")
+        view.locator(".state.running").wait_for()
+        assert "round 0" in view.locator(".line").inner_text() and view.locator(".rstar-tree").count() == 0
+        last, said = len((source / "metrics.jsonl").read_text().splitlines()) - 1, ""
+        while said != f"round {last}, metrics":
+            said = step()
+            k, what = re.match(r"round (\d+), (.+)", said).groups()
+            if what.endswith("trees"):
+                view.get_by_text(f"{what.split()[0]} of ").wait_for()
+                view.locator(".rstar-tree .n").first.wait_for()
+                assert f"round {k} of {last}, search" in view.locator(".line").inner_text()
+                look(page, f"dashboard_{said.replace(', ', '_').replace(' ', '_')}")
+            elif what == "metrics": page.wait_for_function("k => { const r = [...document.querySelectorAll('.rstar-run table.rounds tbody tr')][k]; return !r || r.cells[6].textContent.includes('%'); }", arg=int(k))
+        writer.stdin.close()
+        assert writer.wait(60) == 0
+        view.wait_for(state="detached")  # the run has ended: the picture takes the place of the widget
+        page.locator(".jp-OutputArea img").first.wait_for()
+        assert page.locator(".jp-OutputArea img").first.evaluate("async i => { await i.decode(); return i.naturalWidth; }") > 300
+        look(page, "dashboard_finished")
+    finally: writer.kill()
+    assert page.evaluate("window.hacked") is None and errors(page) == []
+
+
+@needs_browser
+def test_playground_in_jupyterlab(page, lab):
+    url, folder = lab
+    notebook(folder / "arms.ipynb", ["from rstar_nb.playground import Playground\np = Playground()\np"])
+    run_all(page, url, "arms.ipynb")
+    view = page.locator(".jp-OutputArea .rstar")
+    view.wait_for()
+    view.get_by_role("button", name="a hundred pulls").click()
+    look(page, "playground")
+    assert errors(page) == []

@@ -1,5 +1,6 @@
 "Static pictures of trees: layout promises, what is shown, hostile text."
-import json, random, re
+import base64, json, random, re
+from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 from rstar_nb.search import Node, Tree, add_children, backup
@@ -260,3 +261,66 @@ def test_nothing_is_drawn_beyond_the_picture():
         boxes = [a.get_window_extent(canvas.get_renderer()) for ax in picture.figure.axes for a in ax.texts if a.get_text().strip()] + [a.get_window_extent(canvas.get_renderer()) for a in picture.figure.texts if a.get_text()]
         assert all(b.x0 >= -1 and b.x1 <= width + 1 and b.y0 >= -1 and b.y1 <= height + 1 for b in boxes)
     assert "= 749.4 ✓" in show_tree(t).svg() and "749.4000000000001" not in str(show_tree(t))
+
+
+# -- what a saved notebook shows where nothing runs -------------------------------------------------------------------
+
+NBS = Path(__file__).parent.parent / "nbs"
+DRAWS = re.compile(r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|show_arms|plot_\w+|TreeWidget|Playground|Dashboard|Picture|run_picture)\(")
+
+
+def code_cells(path): return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+def joined(x): return "".join(x) if isinstance(x, list) else x
+
+
+def says_something(text) -> bool:
+    "Is it more than the name of a class and an address?"
+    return len(text.strip()) > 20 and not re.fullmatch(r"<?[\w.]+(\(.*\)| object.*>| at 0x.*>)?", text.strip(), re.S)
+
+
+def without_kernel(outputs) -> list:
+    "Complaints about outputs that show nothing where nothing runs: on GitHub, in nbconvert, at the first, untrusted opening."
+    found = []
+    for o in outputs:
+        data = o.get("data", {})
+        active = [k for k in data if k == "text/html" or k == "image/svg+xml" or k.startswith("application/")]
+        if active and "image/png" not in data and not says_something(joined(data.get("text/plain", ""))): found.append(f"{', '.join(active)} without a picture or a text")
+        if "application/vnd.jupyter.widget-view+json" in data: found.append("a live view, which is an error message without its kernel")
+        if "image/png" in data:
+            head = base64.b64decode(joined(data["image/png"]))[:24]
+            if head[:8] != b"\x89PNG\r\n\x1a\n" or int.from_bytes(head[16:20], "big") < 100: found.append("a PNG that is none, or a tiny one")
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_saved_outputs_show_something_without_a_kernel(path):
+    assert without_kernel([o for c in code_cells(path) for o in c["outputs"]]) == []
+
+
+def cells_that_draw(path):
+    "(cell, the line that draws) of each cell whose value is a picture or that draws with pyplot."
+    for c in code_cells(path):
+        lines = [l for l in joined(c["source"]).split("\n") if l.strip() and not l.startswith((" ", ")"))]
+        if not lines or "#| slow" in lines[0] or "#| gpu" in lines[0]: continue
+        named = {m[1]: m[2] for m in map(re.compile(r"(\w+) = (.+)").match, lines) if m}
+        last = named.get(lines[-1].strip(), lines[-1])
+        if DRAWS.match(last) and "=" not in lines[-1].split("(")[0]: yield c, lines[-1]
+        elif found := [l for l in lines if re.search(r"\bplt\.(subplots|figure|plot|bar)\(", l) and not l.startswith("def ")]: yield c, found[0]
+
+
+@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_cells_that_draw_hold_a_png(path):
+    assert [line for c, line in cells_that_draw(path) if not any("image/png" in o.get("data", {}) for o in c["outputs"])] == []
+
+
+def test_the_cells_that_draw_are_found():
+    assert len(list(cells_that_draw(NBS / "07_trees.ipynb"))) >= 6 and len(list(cells_that_draw(NBS / "05_ucb.ipynb"))) >= 3
+
+
+def test_the_check_of_saved_outputs_can_fail():
+    png = show_tree(Tree("one", "q"))._repr_mimebundle_()[0]["image/png"]
+    assert without_kernel([dict(data={"text/html": "<b>x</b>", "text/plain": "<IPython.core.display.HTML object>"})])
+    assert without_kernel([dict(data={"application/javascript": "1", "text/plain": ["HBox(children=(1, 2))"]})])
+    assert without_kernel([dict(data={"application/vnd.jupyter.widget-view+json": {}, "image/png": png})])
+    assert without_kernel([dict(data={"image/png": base64.b64encode(b"GIF89a").decode()})])
+    assert not without_kernel([dict(data={"text/html": "<table>", "text/plain": "   model  memory\n0  llama  12.5"}), dict(data={"image/png": png, "image/svg+xml": "<svg/>"}), dict(text="plain")])

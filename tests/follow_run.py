@@ -1,0 +1,42 @@
+"""Write a finished run's files into another folder as `rstar evolve` would, from a process of its own:
+
+    python follow_run.py SOURCE FOLDER
+
+It holds the folder's lock, writes one piece for each line on stdin, and says on stdout what it wrote.
+"""
+import shutil
+import sys
+from pathlib import Path
+
+from rstar_nb.store import RunLock
+
+
+def pieces(source, folder):
+    "Write piece after piece; yields what was written."
+    shutil.copy(source / "config.json", folder / "config.json")
+    yield "config"
+    metrics = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for k, line in enumerate(metrics):
+        (folder / f"round_{k}").mkdir()
+        def add(name, text):
+            with open(folder / f"round_{k}" / name, "a") as f: f.write(text)
+        trees, times = ((source / f"round_{k}" / name).read_text().splitlines(keepends=True) if (source / f"round_{k}" / name).exists() else [] for name in ("search.jsonl", "times.jsonl"))
+        if trees:
+            half = len(trees) // 2
+            add("search.jsonl", "".join(trees[:half]) + trees[half][:40])  # the last line is torn, as a reader may find it
+            yield f"round {k}, {half} trees"
+            add("search.jsonl", trees[half][40:] + "".join(trees[half + 1:]))
+            yield f"round {k}, {len(trees)} trees"
+        for row in times:
+            add("times.jsonl", row)
+            yield f"round {k}, times"
+        with open(folder / "metrics.jsonl", "a") as f: f.write(line)
+        yield f"round {k}, metrics"
+
+
+if __name__ == "__main__":
+    source, folder = map(Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder):
+        print("locked", flush=True)
+        for _, piece in zip(sys.stdin, pieces(source, folder)): print(piece, flush=True)
