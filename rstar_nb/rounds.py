@@ -113,7 +113,7 @@ def plot_costs(metrics) -> Picture:
     if phases: fig.legend([mpl.patches.Patch(color=colors[p]) for p in phases], [PHASE_NAMES.get(p, p) for p in phases], loc="outside right center", fontsize=8, frameon=False)
     return Picture(fig, "\n".join(text) or "no round yet")
 
-# %% ../nbs/07c_rounds.ipynb #6dc51e4c
+# %% ../nbs/07c_rounds.ipynb #5dad2025
 def rounds_with_models(folder) -> list:
     "Rounds of a run whose policy and PPM are finished and whose evaluation is written."
     found = [p for p in Path(folder).glob("round_*") if p.name[6:].isdigit() and (p / "eval.jsonl").exists()]
@@ -121,7 +121,7 @@ def rounds_with_models(folder) -> list:
 
 def searched(folder, round:int) -> dict:
     "Problem id -> row of the round's evaluation with search (`correct`, `oracle`, `answer`, `tokens`, ...)."
-    rows = map(json.loads, (Path(folder) / f"round_{round}" / "eval.jsonl").read_text().splitlines())
+    with open(Path(folder) / f"round_{round}" / "eval.jsonl", encoding="utf-8") as f: rows = [json.loads(line) for line in f]
     return {r["problem_id"]: r for r in rows if r["strategy"] == "mcts" and r.get("split", "test") == "test"}
 
 def gains(early:dict, late:dict) -> dict:

@@ -11,16 +11,19 @@ from pathlib import Path
 from rstar_nb.store import RunLock
 
 
+def lines(path): return list(open(path, encoding="utf-8")) if path.exists() else []  # str.splitlines would split at more than line ends
+
+
 def pieces(source, folder):
     "Write piece after piece; yields what was written."
     shutil.copy(source / "config.json", folder / "config.json")
     yield "config"
-    metrics = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+    metrics = lines(source / "metrics.jsonl")
     for k, line in enumerate(metrics):
         (folder / f"round_{k}").mkdir()
         def add(name, text):
-            with open(folder / f"round_{k}" / name, "a") as f: f.write(text)
-        trees, times = ((source / f"round_{k}" / name).read_text().splitlines(keepends=True) if (source / f"round_{k}" / name).exists() else [] for name in ("search.jsonl", "times.jsonl"))
+            with open(folder / f"round_{k}" / name, "a", encoding="utf-8") as f: f.write(text)
+        trees, times = (lines(source / f"round_{k}" / name) for name in ("search.jsonl", "times.jsonl"))
         if trees:
             half = len(trees) // 2
             add("search.jsonl", "".join(trees[:half]) + trees[half][:40])  # the last line is torn, as a reader may find it

@@ -464,7 +464,10 @@ def finished_run(path):
     (run / "round_0").mkdir()
     for k, phases in enumerate([("base", "evaluate"), *[("search", "sft", "ppm", "evaluate")] * 2]):
         append_lines(run / f"round_{k}" / "times.jsonl", [dict(phase=p, seconds=30. + 10 * i) for i, p in enumerate(phases)])
-        if k: (run / f"round_{k}" / "search.jsonl").write_text("".join(json.dumps(dict(json.loads(line), solved=True)) + "\n" for line in (run / f"round_{k}" / "search.jsonl").read_text().splitlines()))
+        if k:
+            trees = run / f"round_{k}" / "search.jsonl"
+            rows = [dict(json.loads(line), solved=True) for line in open(trees, encoding="utf-8")]
+            trees.unlink(); append_lines(trees, rows)
     return run
 
 
