@@ -4,6 +4,8 @@
     python tests/benchmarks/engines.py --run runs/default  the same tiny model behind each engine, at 1, 8 and 32 problems
     python tests/benchmarks/engines.py --profile         where our own time goes
 
+With --record FILE.json the numbers are put into that file, each measurement in its own place; figures/records/engines.json was made so.
+
 The others are optional. They are not needed to use rstar_nb; what they need themselves is small, so leave their dependencies out:
 
     pip install --no-deps --target /tmp/engines llm-reasoners treequest ulid-py tqdm scipy
@@ -12,7 +14,7 @@ The others are optional. They are not needed to use rstar_nb; what they need the
 Every engine grows a tree with 4 candidates per expansion and programs of 8 steps, and scores each step with the same pseudo-random number.
 A tree of that shape is full at 87,381 nodes, and long before that most rollouts expand nothing, so growth is also measured with programs of 12 steps.
 """
-import argparse, gc, importlib.util, os, random, sys, time
+import argparse, gc, importlib.util, json, os, random, sys, time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from rstar_nb.executor import Executor, Result
 from rstar_nb.policy import STEP_END, Candidate, derive_seed, is_terminal
 from rstar_nb.search import ROOT, Tree, search
+from rstar_nb.store import machine
 
 K, DEPTH = 4, 8
 
@@ -74,7 +77,7 @@ def children(policy, executor, prefixes, seeds):
 
 class Reasoners:
     "llm-reasoners: MCTS.iterate, one question after the other."
-    name = "llm-reasoners"
+    name = package = "llm-reasoners"
     def __init__(self, questions, policy, executor, depth=DEPTH, seed=0):
         from reasoners.algorithm import MCTS
         from reasoners.algorithm.mcts import MCTSNode
@@ -118,7 +121,7 @@ class Reasoners:
 
 class TreeQuest:
     "treequest: StandardMCTS through ask and tell, which lets several questions share a call of the model. It knows no end of a program: an ended one is not expanded by us."
-    name = "treequest"
+    name = package = "treequest"
     def __init__(self, questions, policy, executor, depth=DEPTH, seed=0):
         from treequest import StandardMCTS
         self.algorithm = StandardMCTS(samples_per_action=K, exploration_weight=2.0)
@@ -201,6 +204,7 @@ def per_expansion(engine, policy, size, seconds):
 
 
 def growth(engines, sizes, seconds):
+    table = []
     print(f"\nmicroseconds of CPU per expansion of {K} children, one tree, stub policy\n")
     for depth, mine in ((DEPTH, [s for s in sizes if s < 50_000]), (12, sizes)):
         if not mine: continue
@@ -211,8 +215,10 @@ def growth(engines, sizes, seconds):
             for size in mine:
                 try: found.append(per_expansion(engine, policy, size, seconds)[0])
                 except RuntimeError as e: print(e); found.append(float("nan"))
+            table.append(dict(engine=cls.name, depth=depth, microseconds={str(s): None if f != f else round(f, 1) for s, f in zip(mine, found)}))
             print(f"{cls.name} | " + " | ".join(f"{f:,.1f}" for f in found) + f" | {K / found[0] * 1e6:,.0f} and {K / found[-1] * 1e6:,.0f}", flush=True)
             del engine; gc.collect()
+    return dict(growth=table)
 
 
 class Timed:
@@ -234,6 +240,7 @@ def with_model(engines, run, iterations, counts):
     from rstar_nb.measurement import load_round
     from rstar_nb.problems import generate
     round, policy, _ = load_round(run)
+    table = []
     print(f"\nthe policy of round {round} of {run} behind each engine, {iterations} rollouts a problem, random scores\n")
     print("engine | problems | rollouts per 1,000 tokens | distinct finished programs per 1,000 tokens | calls of the model | seconds in model | in executor | outside both, ms per rollout\n" + "---|" * 8)
     with Executor(workers=2, preload=()) as executor:
@@ -247,8 +254,11 @@ def with_model(engines, run, iterations, counts):
                 if cls is Ours: engine.iterate(iterations); tokens = timed.tokens
                 while timed.tokens < tokens and engine.rollouts() < 20 * iterations * n and cls is not Ours: engine.iterate()
                 took = time.perf_counter() - start
+                table.append(dict(engine=cls.name, problems=n, rollouts=engine.rollouts(), programs=engine.programs(), tokens=timed.tokens, calls=timed.calls, model_seconds=round(timed.seconds, 3),
+                                  executor_seconds=round(ran.seconds, 3), outside_seconds=round(took - timed.seconds - ran.seconds, 4)))
                 print(f"{cls.name} | {n} | {1000 * engine.rollouts() / timed.tokens:.2f} | {1000 * engine.programs() / timed.tokens:.2f} | {timed.calls} | {timed.seconds:.2f} | {ran.seconds:.2f} | "
                       f"{1000 * (took - timed.seconds - ran.seconds) / engine.rollouts():.2f}", flush=True)
+    return dict(with_model=table, rollouts_per_problem=iterations)
 
 
 def profile():
@@ -271,9 +281,14 @@ if __name__ == "__main__":
     parser.add_argument("--rollouts", type=int, default=8)
     parser.add_argument("--problems", default="1,8,32")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--record", type=Path, help="JSON file to put the numbers into")
     args = parser.parse_args()
-    print("load before:", os.getloadavg())
-    if args.profile: profile()
-    elif args.run: with_model(installed(), args.run, args.rollouts, [int(n) for n in args.problems.split(",")])
-    else: growth(installed(), [int(s) for s in args.sizes.split(",")], args.seconds)
+    print("load before:", load := os.getloadavg())
+    if args.profile: profile(); sys.exit()
+    engines = installed()
+    found = with_model(engines, args.run, args.rollouts, [int(n) for n in args.problems.split(",")]) if args.run else growth(engines, [int(s) for s in args.sizes.split(",")], args.seconds)
     print("load after:", os.getloadavg())
+    if args.record:
+        was = json.loads(args.record.read_text()) if args.record.exists() else {}
+        versions = {e.package: version(e.package) for e in engines if e is not Ours}
+        args.record.write_text(json.dumps({**was, **found, "versions": versions, "machine": machine(), ("load_with_model" if args.run else "load_growth"): [round(load[0], 2), round(os.getloadavg()[0], 2)]}, indent=1) + "\n")
