@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['wilson', 'tally', 'evaluate_policy', 'evaluate_search', 'false_positives']
 
-# %% ../nbs/09a_evaluation.ipynb #08b55c70
+# %% ../nbs/09a_evaluation.ipynb #b6f4db1b
 import math
 from .answers import is_equivalent
 from .policy import derive_seed
 from .problems import number_variant
-from .search import Tree, ppm_weight, search, vote
-from .ucb import uct
+from .search import Tree, likely_weight, search, vote
+from .ucb import puct
 
 # %% ../nbs/09a_evaluation.ipynb #5c10e6f4
 def wilson(correct:int, n:int, z:float=1.96) -> tuple:
@@ -40,14 +40,14 @@ def evaluate_policy(policy, executor, problems, on_done=None) -> list:
     return [dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="greedy", program=c.text, answer=r.answer, tokens=len(c.ids),
                  correct=r.status == "ok" and r.answer is not None and is_equivalent(r.answer, p.answer)) for p, (c,), r in zip(problems, found, results)]
 
-# %% ../nbs/09a_evaluation.ipynb #97c8d46c
-def evaluate_search(policy, ppm, executor, problems, rollouts:int=8, candidates:int=4, max_depth:int=9, seed:int=0, rule=uct, on_rollout=None) -> tuple:
+# %% ../nbs/09a_evaluation.ipynb #05178d3a
+def evaluate_search(policy, ppm, executor, problems, rollouts:int=8, candidates:int=4, max_depth:int=9, seed:int=0, rule=puct, on_rollout=None) -> tuple:
     "PPM-guided search per problem: (rows as in `evaluate_policy`, trees). `oracle` says whether any finished program was right."
     trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, max_depth, rule,
                    ppm=ppm, seed=derive_seed(seed, "evaluate"), on_rollout=on_rollout)
     rows = []
     for p, t in zip(problems, trees):
-        answer = vote(t, ppm_weight)
+        answer = vote(t, likely_weight)
         finished = [n.answer for n in t.nodes if n.terminal and n.status == "ok" and n.node_visits]
         rows.append(dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="mcts", answer=answer, tokens=t.tokens,
                          correct=answer is not None and is_equivalent(answer, p.answer),

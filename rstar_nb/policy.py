@@ -67,16 +67,19 @@ def uniforms(seed:int, rows:int, cols:int) -> np.ndarray:
     "(rows, cols) float32 uniform numbers in [0, 1) that depend on nothing but `seed`."
     return np.random.Generator(np.random.Philox(seed)).random((rows, cols), dtype=np.float32)
 
-# %% ../nbs/04_policy.ipynb #202e5849
+# %% ../nbs/04_policy.ipynb #83d55a7a
 def pick_tokens(logits,  # (rows, vocabulary) scores of the next token
                 u,  # (rows,) uniform numbers
                 temperature:float,  # 0 means the most likely token
+                top_k:int=0,  # draw from the so many most likely tokens only; 0 = all
                 ):
     "Chosen token ids and their log-probability at temperature 1, both (rows,)."
     logp = logits.float().log_softmax(-1)
     if temperature == 0: ids = logp.argmax(-1)
     else:
-        cum = (logp if temperature == 1 else (logits.float() / temperature).log_softmax(-1)).exp().cumsum(-1)
+        scaled = logp / temperature
+        if 0 < top_k < logp.shape[-1]: scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[:, -1:], -torch.inf)
+        cum = scaled.softmax(-1).cumsum(-1)
         ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     return ids, logp.gather(1, ids[:, None])[:, 0]
 
@@ -113,16 +116,17 @@ class _StepEnds:
     def __call__(self, previous, ids):
         return self.double[ids] | (self.ends[previous] & self.starts[ids])
 
-# %% ../nbs/04_policy.ipynb #2280cdec
+# %% ../nbs/04_policy.ipynb #0287f41a
 class Policy:
     "A causal language model that proposes steps. Works with any `AutoModelForCausalLM`."
     def __init__(self, model, tokenizer,
                  prompt=plain_prompt,  # question -> prompt text
                  max_step_tokens:int=48,  # a step that is not finished by then is given up
                  max_rows:int=384,  # candidates decoded together
+                 top_k:int=0,  # draw each token from the so many most likely ones only; 0 = all
                  ):
         self.model, self.tokenizer, self.prompt = model.eval(), tokenizer, prompt
-        self.max_step_tokens, self.max_rows = max_step_tokens, max_rows
+        self.max_step_tokens, self.max_rows, self.top_k = max_step_tokens, max_rows, top_k
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.max_positions = getattr(model.config, "max_position_embeddings", 4096)
         self.step_ends = _StepEnds(tokenizer, model.config.vocab_size)
@@ -161,7 +165,7 @@ class Policy:
         try: return cls(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), **kwargs)
         except (OSError, ValueError) as e: raise FileNotFoundError(f"{folder}: no usable model there ({str(e).splitlines()[0]})") from None
 
-# %% ../nbs/04_policy.ipynb #844b6022
+# %% ../nbs/04_policy.ipynb #dad6089e
 class _Copied(DynamicCache):
     "For models that cannot share a prefix: the prefix's cache, copied k times."
     def keep(self, groups): self.batch_select_indices((groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten())
@@ -190,7 +194,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
     groups, previous = torch.arange(b), torch.full((b, k), policy.pad)
     with shared_prefix(model) if share else nullcontext():
         for t in range(max_tokens):
-            new, logp = (x.cpu().view(-1, k) for x in pick_tokens(logits, u[groups, :, t].flatten().to(device), temperature))
+            new, logp = (x.cpu().view(-1, k) for x in pick_tokens(logits, u[groups, :, t].flatten().to(device), temperature, policy.top_k))
             tokens[groups, :, t], logps[groups, :, t] = new, logp
             eos = new == policy.tokenizer.eos_token_id
             stop = (policy.step_ends(previous, new) | eos) & ~ended[groups]

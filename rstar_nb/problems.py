@@ -9,8 +9,9 @@ __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTI
            'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant', 'ProblemFileError',
            'load_problems', 'save_problems']
 
-# %% ../nbs/01_problems.ipynb #fa5bda81
-import hashlib, json, random, re
+# %% ../nbs/01_problems.ipynb #8340ecb6
+import hashlib, itertools, json, random, re
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,14 +167,30 @@ def _sensible(value):
     if isinstance(value, list): return 2 <= len(value) <= 400 and all(_sensible(x) or x == 0 for x in value)
     return 1 < value < 100_000 and abs(value * 100 - round(value * 100)) < 1e-7
 
-# %% ../nbs/01_problems.ipynb #b96afe66
+# %% ../nbs/01_problems.ipynb #6bb9d8b0
+def _value(codes, name):
+    "What the expressions give, one after another, each with the value before it under `name`; None if one fails."
+    value = None
+    try:
+        for code in codes: value = eval(code, {"math": __import__("math"), name: value})
+    except (TypeError, ZeroDivisionError, IndexError, NameError): return None
+    return value
+
+def _telling(codes, name):
+    "Does the number of values left depend on every step?"
+    count = len(_value(codes, name))
+    without = [codes[:i] + codes[i + 1:] for i in range(1, len(codes))]
+    opposite = [codes[:i] + [c.replace(" if ", " if not ")] + codes[i + 1:] for i, c in enumerate(codes) if " if " in c]
+    return all(len(_value(other, name)) != count for other in without + opposite)
+
+# %% ../nbs/01_problems.ipynb #86762332
 def _draft(subject, level, rng):
     "One attempt at (question, steps, value); None if it left sensible ground."
     spec, used = SUBJECTS[subject], set()
     words = dict(N=rng.choice(PEOPLE), items=rng.choice(ITEMS), thing=rng.choice(THINGS))
     name = rng.choice(spec.names).format(**words)
     ask, wrap = rng.choice(spec.asks)
-    sentences, steps, value = [], [], None
+    sentences, steps, codes, value = [], [], [], None
     for i in range(level):
         op = rng.choice(spec.ops if i else spec.starts)
         numbers = _numbers(op, rng, used)
@@ -183,12 +200,14 @@ def _draft(subject, level, rng):
         code = op.code.format(**slots)
         scope = {"math": __import__("math"), before: value}
         if "//" in code and eval(code.replace("//", "/"), scope) % 1: return None  # shares must come out even
-        value = eval(code, scope)
-        if not _sensible(value): return None
+        before_it, value = value, eval(code, scope)
+        if value == before_it or not _sensible(value): return None
+        codes.append(code)
         last = i == level - 1
         line = "answer = " + wrap.format(code) if last else f"{after} = {code}"
         sentences.append(rng.choice(op.say).format(**slots))
         steps.append("\n".join(filter(None, ["# " + op.note.format(**slots), op.needs, line])))
+    if wrap.startswith("len") and not _telling(codes, name): return None
     if wrap != "{}": value = eval(wrap.format("v"), {"v": value})
     return " ".join(sentences + [ask.format(**words, Y=after)]), steps, value
 
@@ -225,24 +244,35 @@ def gold_program(id:str) -> list[str]:
     "Steps of the program the generator had in mind. For seed data and diagnostics only."
     return _build(id)[2]
 
-# %% ../nbs/01_problems.ipynb #d5164688
+# %% ../nbs/01_problems.ipynb #654763b7
 def generate(n:int,  # number of problems
              split:str="train",  # "train", "test" or "ood"
              seed:int=0,  # a different seed gives different problems
              levels=None,  # which levels; default all levels of the split
              start:int=0,  # index of the first problem, to draw fresh ones later
+             weights:dict=None,  # (level, subject) -> how often it is drawn; default all the same
              ) -> list[Problem]:
-    "`n` different generated problems, levels and subjects balanced."
+    "`n` different generated problems; levels and subjects balanced, or drawn by `weights`."
     if split not in SPLITS: raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     levels = list(levels or SPLITS[split])
     if bad := [l for l in levels if l not in SPLITS[split]]: raise ValueError(f"split {split!r} has levels {list(SPLITS[split])}, not {bad}")
-    problems, seen, i = [], set(), 0
+    problems, seen, cells = [], set(), _cells(levels, weights, f"{seed}/{split}/{start}")
     while len(problems) < n:
-        problem = make_problem(f"gen-{seed}-{split}-{levels[i % len(levels)]}-{start + i // len(levels)}")
+        level, index = next(cells)
+        problem = make_problem(f"gen-{seed}-{split}-{level}-{start + index}")
         if problem.question not in seen: problems.append(problem)
         seen.add(problem.question)
-        i += 1
     return problems
+
+def _cells(levels, weights, seed):
+    "Without end: (level, index of the next problem there). The index decides the subject."
+    if not weights:
+        for i in itertools.count(): yield levels[i % len(levels)], i // len(levels)
+    subjects, rng, drawn = list(SUBJECTS), random.Random(seed), Counter()
+    while True:
+        level, subject = cell = rng.choices(list(weights), list(weights.values()))[0]
+        yield level, subjects.index(subject) + len(subjects) * drawn[cell]
+        drawn[cell] += 1
 
 # %% ../nbs/01_problems.ipynb #53fac74c
 def renumber(texts,  # a question, then texts that use its numbers

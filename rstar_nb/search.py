@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['ROOT', 'NO_PARENT', 'Node', 'Tree', 'add_children', 'best_child', 'can_go_on', 'select', 'expand', 'programs_of',
            'record_execution', 'evaluate', 'backup', 'no_garbage_collection', 'search', 'grow', 'check_invariants',
-           'trajectories', 'answer_key', 'vote', 'ppm_weight', 'tree_to_json', 'tree_from_json', 'replay']
+           'trajectories', 'answer_key', 'vote', 'ppm_weight', 'likely_weight', 'tree_to_json', 'tree_from_json',
+           'replay']
 
-# %% ../nbs/06_search.ipynb #18e37197
-import gc, json
+# %% ../nbs/06_search.ipynb #cdefab69
+import gc, json, math
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from .answers import is_equivalent
@@ -242,7 +243,7 @@ def trajectories(tree:Tree) -> list:
                           average_q=sum(tree.nodes[i].q_value for i in path) / len(path)))
     return found
 
-# %% ../nbs/06_search.ipynb #5343dc32
+# %% ../nbs/06_search.ipynb #15cf211a
 def answer_key(answer) -> str:
     "Answers with equal keys are counted as the same vote; numbers to ten significant digits."
     return f"{answer:.10g}" if isinstance(answer, (int, float)) and not isinstance(answer, bool) and abs(answer) < 1e15 else json.dumps(answer, sort_keys=True)
@@ -259,6 +260,10 @@ def vote(tree:Tree, weight=lambda trajectory: 1.0):
 def ppm_weight(trajectory) -> float:
     "Weight of a trajectory in a PPM-weighted vote, in [0, 1]."
     return ((trajectory["ppm"] or 0.0) + 1) / 2
+
+def likely_weight(trajectory) -> float:
+    "The PPM's weight times the probability of the program, in [0, 1]."
+    return math.exp(trajectory["logprob"]) * ppm_weight(trajectory)
 
 # %% ../nbs/06_search.ipynb #78fc0aa1
 _DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}

@@ -8,24 +8,28 @@ __all__ = ['Settings', 'parse_settings']
 # %% ../nbs/09b_settings.ipynb #1373723b
 from dataclasses import dataclass, fields
 
-# %% ../nbs/09b_settings.ipynb #c7025ef9
+# %% ../nbs/09b_settings.ipynb #b58e245b
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (5000,)  # fresh training problems per round, each answered once greedily
-    trees: tuple = (300,)  # how many of those answered wrong get a search tree
-    min_level: tuple = (2, 2, 3, 3)  # the easiest level among them: no search on what is solved anyway
+    problems: tuple = (8000,)  # fresh training problems per round, each answered once greedily
+    trees: tuple = (400,)  # how many of those answered wrong get a search tree
+    min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
+    adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
     wave: int = 1000  # trees that advance in lock-step; also the unit that an interruption can cost
-    rollouts: tuple = (4,)  # rollouts per tree at first
-    more_rollouts: tuple = (6, 8)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
-    candidates: tuple = (5, 5, 5, 5)  # steps proposed per expansion (paper: 5, 8, 8, 16)
+    rollouts: tuple = (3,)  # rollouts per tree at first
+    more_rollouts: tuple = (4, 5)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
+    candidates: tuple = (3,)  # steps proposed per expansion (paper: 5, 8, 8, 16)
+    temperature: float = 1.5  # of the policy in the search; above 1 a sure mistake is not repeated every time
+    top_k: int = 4  # tokens the search draws from at each position; 0 = all
+    wrong_reward: float = -1.0  # reward of a rollout that ends wrong: -1 as in the paper, 0 as in the popular telling
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
-    seed_solutions: int = 600  # worked examples the weak base is trained on
+    seed_solutions: int = 800  # worked examples the weak base is trained on
     base_steps: tuple = (200, 400)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
@@ -45,7 +49,7 @@ class Settings:
     test_problems: int = 600  # held-out problems for the policy alone
     ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
     search_problems: int = 150  # how many of them the PPM-guided search answers too
-    eval_rollouts: int = 6  # rollouts of that search
+    eval_rollouts: int = 8  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator

@@ -88,3 +88,41 @@ def test_missing_and_empty_files(tmp_path):
     with pytest.raises(ProblemFileError, match="holds no problem"): load_problems(tmp_path / "empty.jsonl")
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     with pytest.raises(ProblemFileError, match="not UTF-8"): load_problems(tmp_path / "latin.jsonl")
+
+
+def values_of(p):
+    "The value after each step of the gold program, without the final `len` or `sum`, and the steps' expressions."
+    codes, value, values = [], None, []
+    for step in gold_program(p.id):
+        name, code = step.splitlines()[-1].split(" = ", 1)
+        if name == "answer" and p.subject != "divisors": code = code[4:-1]
+        codes.append(code)
+        value = eval(code, {"math": math, "numbers": value, "terms": value, "n": value})  # our own text, not a model's
+        values.append(value)
+    return values, codes
+
+
+def test_every_step_changes_the_value():
+    for p in generate(900, seed=4):
+        if p.subject in ("counting", "divisors", "sequence"):
+            values, _ = values_of(p)
+            assert all(a != b for a, b in zip(values, values[1:])), p.question
+
+
+def test_a_count_depends_on_every_step():
+    counts = [p for p in generate(1200, seed=4, levels=[2, 3]) if "How many numbers" in p.question]
+    assert len(counts) > 20
+    for p in counts:
+        _, codes = values_of(p)
+        for i, code in enumerate(codes):
+            if " if " not in code: continue
+            value = None
+            for c in [*codes[:i], code.replace(" if ", " if not "), *codes[i + 1:]]: value = eval(c, {"numbers": value})
+            assert len(value) != float(p.answer), (p.question, code)
+
+
+def test_weights_decide_what_is_drawn():
+    drawn = generate(200, weights={(2, "story"): 1, (5, "equation"): 3})
+    found = [(p.level, p.subject) for p in drawn]
+    assert set(found) == {(2, "story"), (5, "equation")} and 25 <= found.count((2, "story")) <= 75
+    assert len({p.question for p in drawn}) == 200 and generate(200, weights={(2, "story"): 1, (5, "equation"): 3}) == drawn
