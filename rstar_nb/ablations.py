@@ -114,7 +114,7 @@ class RandomPPM:
     def __init__(self, seed:int=0): self.seed = seed
     def score(self, prefixes) -> list: return [2 * random.Random(f"{self.seed}/{q}/{steps}").random() - 1 for q, steps in ((q, list(s)) for q, s in prefixes)]
 
-# %% ../nbs/12a_ablations.ipynb #3a8c0f7f
+# %% ../nbs/12a_ablations.ipynb #a09f89de
 @dataclass(frozen=True)
 class Arm:
     "The loop with something changed."
@@ -127,7 +127,7 @@ class Arm:
 def _all_in_one(s):
     "Settings of a single round that spends what the rounds of `s` spend together."
     rounds = range(1, s.rounds + 1)
-    return dict(rounds=1, problems=(sum(s.of("problems", k) for k in rounds),), trees=(sum(s.of("trees", k) for k in rounds),), wave=s.wave,
+    return dict(rounds=1, problems=(sum(s.of("problems", k) for k in rounds),), trees=(sum(s.of("trees", k) for k in rounds),), solved_trees=(sum(s.of("solved_trees", k) for k in rounds),), wave=s.wave,
                 min_level=(min(s.of("min_level", k) for k in rounds),), max_level=(max(s.of("max_level", k) for k in rounds),),
                 sft_at_least=s.sft_at_least * s.rounds, sft_at_most=s.sft_at_most * s.rounds, ppm_steps=s.ppm_steps * s.rounds)
 
@@ -168,14 +168,14 @@ def parts_of_loop(parts:dict):
     finally:
         for name, part in own.items(): setattr(loop, name, part)
 
-# %% ../nbs/12a_ablations.ipynb #63745986
+# %% ../nbs/12a_ablations.ipynb #f281555d
 def small_world(among=(2, 3), **size) -> dict:
     "Parts of a cheaper loop: problems of the levels `among` only, and if given another size of the model (arguments of `tiny_model`)."
     own = loop.generate
     def generate(n, split="train", seed=0, levels=None, **more): return own(n, split, seed, levels or (among if split != "ood" else None), **more)
     return dict(generate=generate, tiny_model=partial(loop.tiny_model, **size))
 
-SMALL = dict(problems=(1000,), trees=(100,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=10,
+SMALL = dict(problems=(1000,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=10,
              test_problems=400, ood_problems=1, search_problems=0, workers=1)
 
 # %% ../nbs/12a_ablations.ipynb #d31b741e

@@ -144,7 +144,7 @@ def first_pass(run, problems, policy) -> list:
     found = [c for (c,) in policy.propose([(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True)]
     return [straight_tree(p, c, r) for p, c, r in zip(problems, found, run.executor.run([c.text for c in found]))]
 
-# %% ../nbs/10_evolve.ipynb #4709d24e
+# %% ../nbs/10_evolve.ipynb #3e9109d8
 def difficulty(tree) -> str:
     "'easy', 'medium' or 'hard': all, some or none of the rollouts ended right."
     rewards = [e["reward"] > 0 for e in tree.events if e["kind"] == "backup"]
@@ -162,13 +162,14 @@ def grow_trees(run, round:int, problems, policy, ppm) -> list:
         search([t for t in trees if difficulty(t) == kind], rollouts=rollouts, **more)
     return trees
 
-def search_wave(run, round:int, problems, policy, ppm, limit:int) -> list:
-    "Trees for a wave of problems: straight ones where the first pass was right, grown ones for up to `limit` of the others."
+def search_wave(run, round:int, problems, policy, ppm, limits) -> list:
+    "Trees for a wave of problems, straight ones from the first pass; grown ones for at most `limits` (wrong, right) of them."
     trees = first_pass(run, problems, policy)
-    wrong = [i for i, t in enumerate(trees) if not is_solved(t)][:limit]
-    for i, tree in zip(wrong, grow_trees(run, round, [problems[i] for i in wrong], policy, ppm)):
+    chosen = [i for right, limit in zip((False, True), limits) for i in [i for i, t in enumerate(trees) if is_solved(t) == right][:limit]]
+    for i, tree in zip(chosen, grow_trees(run, round, [problems[i] for i in chosen], policy, ppm)):
         tree.tokens += trees[i].tokens
-        trees[i] = tree
+        if is_solved(tree) or not is_solved(trees[i]): trees[i] = tree
+        else: trees[i].tokens = tree.tokens  # what is solved stays solved
     return trees
 
 def search_phase(run, round:int, policy, ppm):
@@ -181,7 +182,7 @@ def search_phase(run, round:int, policy, ppm):
         for at in range(0, len(problems), s.wave):
             wave = problems[at:at + s.wave]
             if not all(p.id in done for p in wave):
-                trees = search_wave(run, round, wave, policy, ppm, math.ceil(s.of("trees", round) * len(wave) / len(problems)))
+                trees = search_wave(run, round, wave, policy, ppm, [math.ceil(s.of(name, round) * len(wave) / len(problems)) for name in ("trees", "solved_trees")])
                 append_lines(path, [dict(tree_to_json(t), level=p.level, subject=p.subject, solved=is_solved(t)) for p, t in zip(wave, trees) if p.id not in done])
             advance(len(wave))
 

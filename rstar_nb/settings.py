@@ -8,14 +8,15 @@ __all__ = ['Settings', 'parse_settings']
 # %% ../nbs/09b_settings.ipynb #1373723b
 from dataclasses import dataclass, fields
 
-# %% ../nbs/09b_settings.ipynb #b58e245b
+# %% ../nbs/09b_settings.ipynb #fa096938
 @dataclass(frozen=True)
 class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (8000,)  # fresh training problems per round, each answered once greedily
-    trees: tuple = (400,)  # how many of those answered wrong get a search tree
+    problems: tuple = (6000,)  # fresh training problems per round, each answered once greedily
+    trees: tuple = (300,)  # how many of those answered wrong get a search tree
+    solved_trees: tuple = (150,)  # how many of those answered right get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
@@ -30,7 +31,7 @@ class Settings:
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (200, 400)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (200, 700)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows

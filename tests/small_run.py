@@ -13,7 +13,7 @@ import rstar_nb.store as store
 from rstar_nb.search import backup
 
 # Only levels 1 and 2, so that a base trained for seconds already solves some of them.
-SETTINGS = dict(rounds=2, problems=(24,), trees=(24,), min_level=(1,), max_level=(2,), carry=6, wave=12, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, seed_solutions=240, base_steps=(360, 1),
+SETTINGS = dict(rounds=2, problems=(24,), trees=(24,), solved_trees=(4,), min_level=(1,), max_level=(2,), carry=6, wave=12, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, seed_solutions=240, base_steps=(360, 1),
                 sft_at_least=12, sft_passes=0.1, ppm_steps=6, test_problems=24, ood_problems=4, search_problems=12, eval_rollouts=3, eval_candidates=2)
 
 
@@ -33,8 +33,8 @@ def arm(place, n):
         module.backup = lambda *a: (passage(), backup(*a))[1]
     elif place in ("sft", "ppm"):
         name = {"sft": "fine_tune", "ppm": "fit_pairs"}[place]
-        train = getattr(loop, name)
-        setattr(loop, name, lambda *a, on_step=None, **k: train(*a, on_step=passage, **k))
+        train = getattr(loop.TinyModels, name)
+        setattr(loop.TinyModels, name, staticmethod(lambda *a, on_step=None, **k: train(*a, on_step=passage, **k)))
     elif place == "checkpoint":  # after the weights are written, before the folder has its name
         write_text = store.write_text
         store.write_text = lambda path, text: (passage() if str(path).endswith("complete.json") else None, write_text(path, text))[1]
@@ -55,6 +55,6 @@ if __name__ == "__main__":
     if where: arm(where[0], int(where[1]))
     import rstar_nb.problems as problems
     generate = problems.generate
-    loop.generate = lambda n, split="train", seed=0, levels=None, start=0: generate(n, split, seed, levels or ((1, 2) if split != "ood" else None), start)
+    loop.generate = lambda n, split="train", seed=0, levels=None, start=0, weights=None: generate(n, split, seed, levels or ((1, 2) if split != "ood" else None), start, weights)
     settings = loop.Settings(**SETTINGS)
     loop.evolve(folder, settings, resume=os.path.exists(os.path.join(folder, "config.json")), quiet=True)

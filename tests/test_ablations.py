@@ -132,9 +132,10 @@ def test_an_arm_fits_the_loop(arm, tmp_path):
 
 
 def test_no_loop_spends_as_much_as_all_rounds():
-    s = Settings(problems=(10, 20, 30, 40), trees=(1, 2, 3, 4), sft_at_least=5, sft_at_most=7, ppm_steps=3)
+    s = Settings(problems=(10, 20, 30, 40), trees=(1, 2, 3, 4), solved_trees=(1,), sft_at_least=5, sft_at_most=7, ppm_steps=3)
     one = replace(s, **ARMS["no_loop"].settings(s))
     assert (one.rounds, one.of("problems", 1), one.of("trees", 1), one.sft_at_least, one.sft_at_most, one.ppm_steps) == (1, 100, 10, 20, 28, 12)
+    assert one.of("solved_trees", 1) == 4
     assert (one.of("min_level", 1), one.of("max_level", 1)) == (min(s.min_level), max(s.max_level))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rstar_nb.evolve import evolve, load_settings
+from rstar_nb.evolve import evolve, load_settings, unsolved_shares
 from rstar_nb.settings import Settings, parse_settings
 from rstar_nb.store import StoreError, is_complete, read_lines
 
@@ -106,8 +106,14 @@ def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
     from rstar_nb.policy import Policy
     settings = load_settings(untouched)
     with Executor(workers=1, preload=()) as executor:
-        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None, limit=4)
+        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None, (4, 0))
     assert len(trees) == 4
+
+
+def test_what_stayed_unsolved_is_drawn_more_often():
+    rows = [dict(level=2, subject="story", solved=i < 3) for i in range(4)] + [dict(level=3, subject="story", solved=True)]
+    shares = unsolved_shares(rows, range(2, 5))
+    assert shares[2, "story"] == .25 and shares[3, "story"] == .1 and shares[4, "story"] == shares[2, "equation"] == 1
 
 
 def test_resume_without_a_run(tmp_path):

@@ -78,6 +78,14 @@ def test_draws_follow_the_probabilities():
     assert torch.allclose(logp, logits.gather(1, ids[:, None])[:, 0], atol=1e-5)
 
 
+def test_only_the_likeliest_tokens_are_drawn():
+    logits, u = torch.tensor([.1, .5, .1, .3]).log().expand(20_000, 4), torch.tensor(uniforms(3, 1, 20_000)[0])
+    ids, logp = pick_tokens(logits, u, 1.0, top_k=2)
+    share = ids.bincount(minlength=4) / len(ids)
+    assert torch.allclose(share, torch.tensor([0, .625, 0, .375]), atol=.02)
+    assert torch.allclose(logp[ids == 1], torch.tensor(.5).log())  # of the whole distribution: what the policy believes
+
+
 def test_seeds_do_not_depend_on_order():
     assert derive_seed("a", 1) == derive_seed("a", 1) != derive_seed(1, "a")
     assert np.array_equal(uniforms(5, 2, 3), uniforms(5, 2, 3))

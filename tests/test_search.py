@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from standin import grow_trees
-from rstar_nb.search import ROOT, Node, Tree, add_children, backup, best_child, check_invariants, replay, search, select, trajectories, tree_from_json, tree_to_json, vote
+from rstar_nb.search import ROOT, Node, Tree, add_children, backup, best_child, check_invariants, likely_weight, replay, search, select, trajectories, tree_from_json, tree_to_json, vote
 from rstar_nb.ucb import puct, uct
 
 GOLDEN = Path(__file__).parent / "data" / "golden_trees.json"
@@ -120,4 +120,6 @@ def test_vote_weighs_trajectories():
     t.nodes[0].children = [1, 2, 3]
     assert vote(t) == 1
     assert vote(t, lambda x: (x["ppm"] + 1) / 2) == 2
+    for n, logprob in zip([n for n in t.nodes if n.terminal], (-9., -8., -1.)): n.logprob = logprob
+    assert vote(t, likely_weight) == next(n.answer for n in t.nodes if n.logprob == -1.)
     assert vote(Tree("empty", "?")) is None and trajectories(Tree("empty", "?")) == []
