@@ -6,16 +6,16 @@
 __all__ = ['SharedBase', 'AdapterPolicy', 'AdapterPPM', 'fine_tune_adapter', 'fit_adapter', 'save_adapter', 'read_adapter',
            'load_ppm', 'merge_adapter']
 
-# %% ../nbs/13a_adapters.ipynb #687d497a
+# %% ../nbs/13a_adapters.ipynb #45e73cbd
 import json
 from contextlib import contextmanager
 from pathlib import Path
 import torch
+from .models import ModelError, load_base  # before peft, whose import makes bitsandbytes speak
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from .models import ModelError, load_base
 from .policy import Policy, plain_prompt
 from .prm import PPM, fit_pairs
 from .sft import fine_tune

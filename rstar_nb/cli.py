@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'fail', 'last_json', 'evolve', 'settings', 'tree', 'report', 'numbers', 'run_executor', 'evaluate', 'solve',
-           'ablate', 'kinds', 'plan', 'doctor', 'main']
+           'export_models', 'ablate', 'kinds', 'plan', 'doctor', 'main']
 
 # %% ../nbs/15_command_line.ipynb #424c937a
 import json, sys
@@ -23,9 +23,10 @@ def last_json(data):
     "The result for other programs: one JSON object, the last line on stdout."
     typer.echo(json.dumps(data))
 
-# %% ../nbs/15_command_line.ipynb #e799eed8
+# %% ../nbs/15_command_line.ipynb #341421ff
 @app.command()
 def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
+           preset: Optional[str] = typer.Option(None, "--preset", help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a folder (default: tiny, trained from nothing)."),
            seed: Optional[int] = typer.Option(None, "--seed", help="Everything random follows from it (default 0)."),
            rounds: Optional[int] = typer.Option(None, "--rounds", help="Rounds of self-evolution (default 4)."),
            resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
@@ -33,16 +34,28 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
            allow_weak_sandbox: bool = typer.Option(False, "--allow-weak-sandbox", help="Run model-written code even where the sandbox protects less than its minimum."),
            quiet: bool = typer.Option(False, "--quiet", help="No progress bars.")):
     "Four rounds of search, verification and training, from a weak base to a better model."
+    from dataclasses import asdict
     from rstar_nb.evolve import evolve, load_settings
+    from rstar_nb.models import preset as find_preset
+    from rstar_nb.pretrained import models_for, preset_of
+    from rstar_nb.problems import load_problems
     from rstar_nb.report import write_report
     from rstar_nb.settings import Settings, parse_settings
-    values = parse_settings(set)
+    from rstar_nb.store import StoreError
+    values, begun = parse_settings(set), (out / "config.json").exists()
     values.update({k: v for k, v in dict(seed=seed, rounds=rounds).items() if v is not None})
     if allow_weak_sandbox: values["allow_weak_sandbox"] = True
-    if resume and (out / "config.json").exists():
-        from dataclasses import asdict
+    if resume and begun:
+        given, preset = preset, preset_of(out)
+        if given not in (None, preset): raise StoreError(f"{out} was started with --preset {preset}; leave --preset out or choose another --out")
         values = {**asdict(load_settings(out)), **values}
-    metrics = evolve(out, Settings(**values), resume=resume, quiet=quiet)
+    else: values = {**find_preset(preset or "tiny").settings, **values}
+    settings = Settings(**values)
+    # What is wrong with the folder or the problems is said before weights are looked for.
+    if resume: load_settings(out, settings)
+    elif begun: raise StoreError(f"{out} holds a run already; go on with --resume or choose another --out")
+    for path in filter(None, (settings.problem_file, settings.test_file)): load_problems(path)
+    metrics = evolve(out, settings, resume=resume, quiet=quiet, models=models_for(preset or "tiny"))
     report = write_report(out)
     typer.echo(f"report: {report}", err=True)
     last_json(dict(run=str(out), report=str(report), rounds=metrics))
@@ -77,7 +90,7 @@ def report(run: Path):
     if not (run / "metrics.jsonl").exists(): raise FileNotFoundError(f"{run}: no metrics.jsonl there; give the folder that `rstar evolve --out` wrote")
     typer.echo(str(write_report(run)))
 
-# %% ../nbs/15_command_line.ipynb #0959c985
+# %% ../nbs/15_command_line.ipynb #e8f66c0d
 def numbers(text:str, what:str) -> list:
     "'125,500' as [125, 500]. Raises ValueError."
     try: return [int(t) for t in text.split(",")]
@@ -106,21 +119,23 @@ def evaluate(run: Path, problems: Optional[Path] = typer.Option(None, "--problem
     from rich.progress import Progress
     from rstar_nb.evolve import load_settings, test_problems
     from rstar_nb.inference import find_strategy
-    from rstar_nb.measurement import evaluate_run, load_round, plot_curves
+    from rstar_nb.measurement import evaluate_run, finished_round, plot_curves
+    from rstar_nb.pretrained import models_for, preset_of
     from rstar_nb.problems import load_problems
     names, budgets, rounds = [find_strategy(s).name for s in strategy.split(",")], numbers(budget, "--budget"), numbers(round, "--round") if round else [None]
-    if not problems: load_round(run)  # says what is wrong with the folder before its settings are read
+    for k in rounds: finished_round(run, k, ppm_round)  # says what is wrong with the folder before anything is loaded
     chosen = (load_problems(problems) if problems else test_problems(load_settings(run)))[:n]
+    models = models_for(preset_of(run))
     with run_executor(run, allow_weak_sandbox) as executor, Progress(console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("answers", total=len(chosen) * len(names) * len(budgets) * len(rounds))
-        result = evaluate_run(run, chosen, names, budgets, executor, out, rounds, ppm_round, orm, seed, candidates, on_rows=lambda k: bar.advance(task, k), say=lambda text: bar.console.print(text, highlight=False, markup=False))
+        result = evaluate_run(run, chosen, names, budgets, executor, out, rounds, ppm_round, orm, seed, candidates, on_rows=lambda k: bar.advance(task, k), say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True), models=models)
     if len(budgets) > 1:
         picture = Path(result["rounds"][0]["folder"]).parent / "curves.png"
         plot_curves({f"round {r['round']}": r["results"] for r in result["rounds"]}).save(picture)
         typer.echo(f"curves: {picture}", err=True)
     last_json(dict(result, problems=str(problems) if problems else None))
 
-# %% ../nbs/15_command_line.ipynb #4b2066d5
+# %% ../nbs/15_command_line.ipynb #edd6da96
 @app.command()
 def solve(question: str, run: Path = typer.Option("runs/default", "--run", help="Folder of a run."),
           strategy: str = typer.Option("mcts", "--strategy", help="How to spend the tokens."), budget: int = typer.Option(500, "--budget", help="Tokens the policy may write."),
@@ -129,11 +144,13 @@ def solve(question: str, run: Path = typer.Option("runs/default", "--run", help=
           html: Optional[Path] = typer.Option(None, "--html", help="Write the interactive tree to this file.")):
     "Answer a question: shows the search, the program, and the answer."
     from rstar_nb.inference import think
-    from rstar_nb.measurement import load_round
+    from rstar_nb.measurement import finished_round, load_round
+    from rstar_nb.pretrained import models_for, preset_of
     from rstar_nb.report import write_tree_page
     from rstar_nb.search import answer_key
     from rstar_nb.viz import tree_text
-    round, policy, ppm = load_round(run, round)
+    finished_round(run, round)
+    round, policy, ppm = load_round(run, round, models=models_for(preset_of(run)))
     with run_executor(run) as executor: (thought,) = think(strategy, [("question", question)], policy, executor, budget, ppm, seed=seed, candidates=candidates)
     chosen = thought.chosen
     for tree in thought.trees: typer.echo(tree_text(tree) + "\n", err=True)
@@ -143,7 +160,18 @@ def solve(question: str, run: Path = typer.Option("runs/default", "--run", help=
     same = [p for p in thought.programs if chosen and answer_key(p.answer) == answer_key(chosen.answer)]
     last_json(dict(answer=chosen.answer if chosen else None, votes=len(same), programs=len(thought.programs), strategy=strategy, round=round, tokens=thought.tokens.generated, tokens_in_all=thought.tokens.total))
 
-# %% ../nbs/15_command_line.ipynb #c1626748
+# %% ../nbs/15_command_line.ipynb #6185564e
+@app.command("export")
+def export_models(run: Path, out: Path, merge: bool = typer.Option(False, "--merge", help="Also write base and policy adapter as one plain model.")):
+    "Write the last round's models and a model card to a folder that plain transformers and peft load."
+    from rstar_nb.models import find_weights, preset
+    from rstar_nb.pretrained import preset_of, take_away
+    name = preset_of(run)
+    if merge and name == "tiny": raise ValueError(f"{run} holds whole models, not adapters; leave --merge out")
+    written = take_away(run, out, merge, find_weights(preset(name)) if merge else None)
+    last_json(dict(out=str(written), card=str(written / "README.md"), merged=str(written / "merged") if merge else None))
+
+# %% ../nbs/15_command_line.ipynb #569c5694
 @app.command()
 def ablate(out: Path = typer.Option("runs/ablations", "--out", help="Folder of the arms' runs."), arms: Optional[str] = typer.Option(None, "--arms", help="Names, separated by commas (default: all)."),
            seeds: str = typer.Option("0,1", "--seeds"), set: List[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="A setting for all arms; repeat for more."),
@@ -162,10 +190,12 @@ def kinds(run: Path, problems: Optional[Path] = typer.Option(None, "--problems",
           n: Optional[int] = typer.Option(None, "--n", help="Only the first N problems."), seed: int = typer.Option(0, "--seed"), out: Optional[Path] = typer.Option(None, "--out", help="Folder of the models and rows (default: in the run).")):
     "ORM, PQM and PPM trained on the same trees: pair accuracy, best-of-N, search."
     from rstar_nb.evolve import load_settings, test_problems
-    from rstar_nb.measurement import comparisons_text, load_round, table_text
+    from rstar_nb.measurement import comparisons_text, finished_round, table_text
+    from rstar_nb.pretrained import preset_of
     from rstar_nb.prm_kinds import measure_kinds
     from rstar_nb.problems import load_problems
-    load_round(run, round)
+    finished_round(run, round)
+    if preset_of(run) != "tiny": raise ValueError(f"{run} was started with --preset {preset_of(run)}; the comparison of reward models is for the tiny model")
     chosen = (load_problems(problems) if problems else test_problems(load_settings(run)))[:n]
     with run_executor(run) as executor: result = measure_kinds(run, out or run / "kinds", chosen, executor, round, numbers(budget, "--budget"), seed, say=lambda text: typer.echo(text, err=True))
     typer.echo("\n".join(f"{r['model']} on {r['pairs']} pairs: {r['right']} of {r['n']} right" for r in result["pairs"]) + f"\n{table_text(result['accuracy'])}\n{comparisons_text(result['comparisons'])}", err=True)

@@ -17,13 +17,14 @@ from .store import is_complete, publish
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a missing optional kernel at every first use
 
-# %% ../nbs/13_one_gpu.ipynb #3b247a0f
+# %% ../nbs/13_one_gpu.ipynb #51bea60f
 @dataclass(frozen=True)
 class Preset:
     "A model, how it is held in memory, and the settings of a run that suit it."
     name: str
     source: str  # hub id or folder of the weights; "" = the tiny model, trained from nothing
-    four_bit: bool = True  # NF4 weights on a GPU; on a CPU 16 or 32 bits are faster where they fit
+    four_bit: bool = True  # NF4 weights
+    bits: int = 0  # of weights that are not NF4: 16 or 32; 0 = 16 on a GPU and 32 on a CPU
     rank: int = 16  # of the LoRA matrices
     alpha: int = 32  # LoRA scales its update by alpha / rank
     context: int = 1024  # longest question and solution, in tokens
@@ -33,16 +34,16 @@ class Preset:
 
 PRESETS = {p.name: p for p in (
     Preset("tiny", ""),
-    Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, context=768, max_step_tokens=64, max_rows=64, settings=dict(
-        base_steps=(60, 0), seed_solutions=240, muon_lr=0.0, rounds=2, problems=(200,), carry=0, wave=50, rollouts=(4,), more_rollouts=(8, 8), candidates=(5, 8, 8, 16), max_depth=6, sft_from="base",
-        sft_passes=2.0, sft_at_least=60, sft_at_most=150, ppm_steps=60, pair_batch=8, batch_size=8, lr=2e-4, ppm_lr=1e-4,
-        test_problems=200, search_problems=50, eval_rollouts=4, eval_candidates=4)),
+    Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, bits=16, context=512, max_step_tokens=48, max_rows=64, settings=dict(
+        base_steps=(100, 0), seed_solutions=300, muon_lr=0.0, rounds=2, problems=(200,), trees=(120,), carry=0, wave=50, rollouts=(3,), more_rollouts=(4, 6), candidates=(5,), max_depth=5, temperature=0.8, top_k=8, sft_from="base",
+        sft_passes=2.0, sft_at_least=60, sft_at_most=100, ppm_steps=40, pair_batch=4, batch_size=8, lr=5e-4, ppm_lr=2e-4,
+        test_problems=200, search_problems=50, eval_rollouts=3, eval_candidates=4)),
     Preset("qwen2.5-math-1.5b", "Qwen/Qwen2.5-Math-1.5B", context=2048, max_step_tokens=256, settings=dict(
-        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), carry=1000, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
+        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=600, pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
     Preset("qwen2.5-math-7b", "Qwen/Qwen2.5-Math-7B", context=2048, max_step_tokens=256, max_rows=96, settings=dict(
-        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), carry=1000, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, sft_from="base",
+        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=600, pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
 )}
@@ -187,7 +188,7 @@ def find_weights(p:Preset) -> Path:
         else: why = f"it is not in the local cache and the hub cannot be reached; on a machine with a network run `hf download {p.source} --local-dir FOLDER` and give FOLDER as the preset"
         raise ModelError(f"{p.source}: {why}") from None
 
-# %% ../nbs/13_one_gpu.ipynb #40725dc0
+# %% ../nbs/13_one_gpu.ipynb #902380a9
 def free_memory(device) -> int:
     "Bytes that can still be taken on a device."
     if torch.device(device).type == "cuda": return torch.cuda.mem_get_info(device)[0]
@@ -197,7 +198,7 @@ def free_memory(device) -> int:
 def check_machine(p:Preset, shape:Shape, need:float=None, device=None):
     "Raise ModelError if this machine has no GPU for the model or too little memory."
     device = torch.device(device or best_device())
-    bits = 16 if device.type == "cuda" else 32
+    bits = p.bits or (16 if device.type == "cuda" else 32)
     need, free = need or 1.25 * weight_bytes(shape, p.four_bit, bits), free_memory(device)
     if device.type == "cpu" and shape.weights > 1e9: raise ModelError(f"{p.name}: {shape.weights / 1e9:.1f} B weights need a GPU and there is none here; `rstar plan --model {p.name}` says which")
     if need > free: raise ModelError(f"{p.name}: needs {need / 2**30:.1f} GB of memory and {free / 2**30:.1f} GB are free {'on the GPU' if device.type == 'cuda' else 'here'}; choose a smaller model or free some")

@@ -6,9 +6,9 @@
 __all__ = ['CARDS', 'BANDWIDTH_USED', 'ARITHMETIC_USED', 'RESERVED', 'kv_bytes', 'search_bytes', 'adapter_bytes', 'block_bytes',
            'training_bytes', 'Card', 'Work', 'rows_that_fit', 'speed', 'plan', 'shape_for', 'plan_text', 'hours_at']
 
-# %% ../nbs/13d_plan.ipynb #b8bc8c1f
+# %% ../nbs/13d_plan.ipynb #69e44241
 from dataclasses import dataclass
-from .models import PRESETS, SHAPES, ModelError, Shape, find_weights, preset, shape_of, weight_bytes
+from .models import SHAPES, ModelError, Shape, find_weights, preset, shape_of, weight_bytes
 
 # %% ../nbs/13d_plan.ipynb #6da961f3
 def kv_bytes(shape:Shape, tokens:float, bits:int=16) -> float:

@@ -33,6 +33,8 @@ def test_a_chat_models_prompt_shows_examples_as_turns():
     text = StepPrompt(Template(), 2, chat=True)("How many?")
     assert text.startswith("<system>" + INSTRUCTION) and text.endswith("<user>How many?<assistant>")
     assert text.count("<assistant>") == 3 and SHOTS[1][1][-1] in text and SHOTS[2][0] not in text
+    trained = StepPrompt(Template(), 0, chat=True)("How many?")
+    assert INSTRUCTION not in trained and trained.startswith("<system>") and trained.endswith("<user>How many?<assistant>")
 
 
 @pytest.mark.parametrize("source, chat", [("a/SmolLM2-135M-Instruct", True), ("Qwen/Qwen2.5-Math-7B", False), ("google/gemma-2b-it", True), ("meta/Llama-2-chat", True), ("a/digit-model", False)])

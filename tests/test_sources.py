@@ -6,7 +6,7 @@ import pytest
 
 from rstar_nb.answers import is_equivalent
 from rstar_nb.problems import Problem, ProblemFileError, load_problems
-from rstar_nb.sources import SOURCES, last_boxed, load_source, normal, overlapping, problems_of, rg_correct, rg_problems, without_test, write_split
+from rstar_nb.sources import SOURCES, last_boxed, load_source, normal, overlapping, problems_of, rg_correct, rg_problems, with_scorers, without_test, write_split
 
 pytest.importorskip("datasets")
 pytest.importorskip("reasoning_gym")
@@ -121,3 +121,34 @@ def test_written_halves_share_nothing(tmp_path):
     assert len(problems_of(str(copy), 5)) == 5
     found = write_split(tmp_path / "b", str(copy), str(copy), 20, 10)
     assert len(found["dropped"]) == 10 and set(SOURCES) >= {"gsm8k", "math500", "numina"}
+
+
+HOSTILE = ["__import__('os').system('touch HERE')", "open('HERE', 'w')", "().__class__", "9**9**9**9", "9 * * 9", "9" * 40, "1e999999999", "x" * 1000, "print 1)", "factorial(10)", "os.system", "'%9999999999d' % 1", "a!b", "\x00"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_scorer_sees_what_could_be_evaluated_to_something_else(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import reasoning_gym.games.puzzle24 as puzzle24
+    seen = []
+    monkeypatch.setattr(puzzle24.Puzzle24Dataset, "score_answer", lambda self, answer, entry: seen.append(answer) or 1.0)
+    game = rg_problems("puzzle24", 1)[0]
+    assert rg_correct(game, "1 * 24") and seen == ["1 * 24"]
+    assert not rg_correct(game, text) and not rg_correct(game, [text]) and len(seen) == 1 and not list(tmp_path.iterdir())
+
+
+def test_references_that_grade():
+    plain = [*rg_problems(("puzzle24", "chain_sum"), 2), Problem("mine", "1 + 1?", "2")]
+    game, chain, mine = with_scorers(plain)
+    assert (game, chain, mine) == tuple(plain) and json.dumps(game.answer) == json.dumps(str(game.answer)) and type(mine.answer) is str
+    others = [f"1 * {game.answer}", game.answer.replace(" ", "")]
+    assert game.answer(str(game.answer)) and not game.answer(24) and not game.answer(None) and any(game.answer(a) for a in others)
+    assert chain.answer(int(chain.answer)) and not chain.answer(int(chain.answer) + 1)
+    import copy, pickle
+    assert type(copy.deepcopy(game.answer)) is str and pickle.loads(pickle.dumps(game.answer)) == game.answer
+
+
+def test_another_version_of_a_family_is_not_asked():
+    game = rg_problems("puzzle24", 1)[0]
+    from dataclasses import replace
+    assert not rg_correct(replace(game, question="Another one?"), game.answer.replace(" ", "") + " ")
