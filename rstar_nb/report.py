@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['embed', 'page', 'tree_page', 'picture', 'write_tree_page', 'lines_of', 'read_tree', 'summaries', 'rows_for',
            'learned_from', 'find_tree', 'interesting', 'table', 'rounds_table', 'flat', 'tree_fold', 'trees_section',
-           'two_rounds_of', 'two_rounds_section', 'write_report']
+           'two_rounds_of', 'regrown', 'two_rounds_section', 'write_report']
 
-# %% ../nbs/07b_report.ipynb #c883fd0b
+# %% ../nbs/07b_report.ipynb #f5e9e8d9
 import base64, hashlib, html, json
 from pathlib import Path
 from .rounds import (accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, read_two_rounds, rollouts_right,
                              rounds_with_models, search_words, show_two_rounds, tokens_of, two_rounds, write_two_rounds)
-from .search import tree_from_json
+from .search import ppm_weight, tree_from_json, vote
 from .store import write_text
 from .viz import show_tree
 from .widget import clean, viewer_data, viewer_source
@@ -165,7 +165,7 @@ def flat(data, prefix="") -> list:
     if not isinstance(data, dict): return [(prefix, data if isinstance(data, str) else json.dumps(data))]
     return [row for k, v in data.items() for row in flat(v, f"{prefix}.{k}" if prefix else str(k))]
 
-# %% ../nbs/07b_report.ipynb #8c7b9f14
+# %% ../nbs/07b_report.ipynb #2d0f6da8
 def tree_fold(title:str, k:int, is_open=False) -> str:
     return f'<details{" open" if is_open else ""}><summary>{html.escape(title)}</summary><div data-tree="{k}"></div></details>'
 
@@ -198,6 +198,10 @@ def two_rounds_of(folder) -> dict:
     write_two_rounds(folder, found)
     return found
 
+def regrown(found:dict) -> bool:
+    "Are the trees those that the evaluation counted? Same answers, same tokens."
+    return all((r["answer"], r["tokens"]) == (vote(found["trees"][k], ppm_weight), found["trees"][k].tokens) for k, r in found["recorded"].items())
+
 def two_rounds_section(folder, first:int) -> tuple:
     "(HTML, viewer data) of one held-out problem in the first and the last round; the data will stand at position `first` of the page's."
     try: found = two_rounds_of(folder)
@@ -206,7 +210,7 @@ def two_rounds_section(folder, first:int) -> tuple:
     (a, early), (b, late) = found["trees"].items()
     g = found["gains"]
     words = (f"Held-out problem {found['problem']}, level {found['level']}, searched as in the evaluation by the models of round {a} and of round {b}. Of {sum(g.values())} such problems both rounds answered {g['both']} right, "
-             f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}")
+             f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{'' if regrown(found) else ' (These trees differ from those that were counted: the problems or the models are of another version.)'}{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}")
     sides = "".join(f'<div><p>round {k}: {html.escape(clean(search_words(t, found["answer"]), 400))}</p><div data-tree="{first + i}"></div></div>' for i, (k, t) in enumerate(found["trees"].items()))
     still = f"<noscript>{picture(show_two_rounds(found), 'the two trees')}</noscript>"
     return f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><p>{html.escape(clean(early.question, 2000))}</p><div class=pair>{sides}</div>{still}", [viewer_data(early), viewer_data(late)]

@@ -7,8 +7,8 @@ __all__ = ['INK', 'PAPER', 'GOLD', 'BORDERS', 'SIGNS', 'TEXT', 'children_of', 's
            'visible_nodes', 'outcome', 'drawable', 'step_label', 'q_color', 'edge_width', 'end_note', 'text_width',
            'fitting_label', 'draw_tree', 'right_end', 'draw_legend', 'tree_text', 'Picture', 'show_trees', 'show_tree']
 
-# %% ../nbs/07_trees.ipynb #34769941
-import base64, io, textwrap, warnings
+# %% ../nbs/07_trees.ipynb #ca29f912
+import base64, io, re, textwrap, warnings
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -199,7 +199,7 @@ def tree_text(tree, chosen=None, limit:int=40) -> str:
         todo += [(c, depth + 1) for c in reversed(children[i]) if c in shown]
     return "\n".join(lines) or "an empty tree"
 
-# %% ../nbs/07_trees.ipynb #ac2ef2ae
+# %% ../nbs/07_trees.ipynb #540802ca
 class Picture:
     "A drawn figure that shows itself as PNG, SVG and text."
     def __init__(self, figure, text): self.figure, self.text = figure, text
@@ -218,7 +218,10 @@ class Picture:
     def __repr__(self): return self.text
     def _repr_mimebundle_(self, include=None, exclude=None):
         width, height = (round(80 * x) for x in self.figure.get_size_inches())
-        data = {"image/png": base64.b64encode(self.png()).decode(), "image/svg+xml": self.svg(), "text/plain": self.text}
+        svg = self.svg()
+        # JupyterLab shows an SVG in its own size: a wide one would be cut off at the edge. Without a size it fills the page.
+        if width > 660: svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
+        data = {"image/png": base64.b64encode(self.png()).decode(), "image/svg+xml": svg, "text/plain": self.text}
         return data, {"image/png": {"width": width, "height": height}}
 
 # %% ../nbs/07_trees.ipynb #7752afb1

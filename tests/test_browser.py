@@ -502,10 +502,22 @@ def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
         assert writer.wait(60) == 0
         view.wait_for(state="detached")  # the run has ended: the picture takes the place of the widget
         page.locator(".jp-OutputArea img").first.wait_for()
-        assert page.locator(".jp-OutputArea img").first.evaluate("async i => { await i.decode(); return i.naturalWidth; }") > 300
+        assert page.locator(".jp-OutputArea img").first.evaluate("async i => { await i.decode(); return i.clientWidth; }") > 300
         look(page, "dashboard_finished")
     finally: writer.kill()
     assert page.evaluate("window.hacked") is None and errors(page) == []
+
+
+@needs_browser
+def test_a_wide_picture_fits_the_page(page, lab):
+    url, folder = lab
+    notebook(folder / "wide.ipynb", [f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_viz import random_tree\nfrom rstar_nb.viz import show_trees\nshow_trees([random_tree(30, 4), random_tree(30, 5)])"])
+    run_all(page, url, "wide.ipynb")
+    img = page.locator(".jp-OutputArea img").first
+    img.wait_for()
+    wide, room = img.evaluate("async i => { await i.decode(); return [i.clientWidth, i.parentElement.clientWidth]; }")
+    look(page, "wide")
+    assert .9 * room < wide <= room
 
 
 @needs_browser
@@ -516,5 +528,6 @@ def test_playground_in_jupyterlab(page, lab):
     view = page.locator(".jp-OutputArea .rstar")
     view.wait_for()
     view.get_by_role("button", name="a hundred pulls").click()
+    view.locator(".count").get_by_text("100 pulls").wait_for()
     look(page, "playground")
     assert errors(page) == []

@@ -40,3 +40,34 @@ def test_the_pictures_of_the_readme_exist():
 def test_versions_agree():
     version = re.search(r'version = "(.+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert f"version = {version}\n" in (ROOT / "settings.ini").read_text() and version in (ROOT / "rstar_nb" / "__init__.py").read_text()
+
+
+def figures_command():
+    spec = importlib.util.spec_from_file_location("make_figures", ROOT / ".ci" / "make_figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_figure_has_a_command():
+    "Pictures are drawn by make_figures; a record says in figures/README.md which command writes it."
+    figures = ROOT / "figures"
+    drawn = set(figures_command().PICTURES)
+    assert {p.name for p in figures.iterdir() if p.suffix in (".png", ".svg", ".html")} == drawn
+    commands = dict(re.findall(r"^\| `([^`]+)` \|.*\| `([^`]+)` \|$", (figures / "README.md").read_text(), re.M))
+    for path in sorted(p for p in figures.rglob("*") if p.is_file() and p.name != "README.md"):
+        name = path.relative_to(figures).as_posix()
+        command = next((c for pattern, c in commands.items() if Path(name).match(pattern)), None)
+        assert command, f"figures/{name}: no command in figures/README.md"
+        for script in re.findall(r"\S+\.py", command): assert (ROOT / script).is_file(), script
+
+
+def test_figures_are_those_of_the_records(tmp_path):
+    "Drawn again from the kept records they are the same pictures; fonts of another version may move a letter."
+    import numpy as np
+    from matplotlib.image import imread
+    make = figures_command()
+    make.draw(make.FIGURES / "default_run", tmp_path)
+    for name in make.PICTURES:
+        kept, again = imread(make.FIGURES / name), imread(tmp_path / name)
+        assert kept.shape == again.shape and np.abs(kept - again).mean() < .01, f"figures/{name}: run python .ci/make_figures.py"

@@ -247,7 +247,11 @@ def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monk
     for _ in range(2):
         page = report.write_report(run).read_text()
         assert "One held-out problem, two rounds" in page and "only round 2 6," in page and page.count("data-tree=") >= 2
-    assert grown == [run]  # the second report read the file
+    assert grown == [run] and "another version" not in page  # the second report read the file
+    found = json.loads((run / "two_rounds.json").read_text())
+    found["recorded"]["1"]["tokens"] += 1
+    (run / "two_rounds.json").write_text(json.dumps(found))
+    assert "another version" in report.write_report(run).read_text()
 
 
 def test_nothing_is_drawn_beyond_the_picture():

@@ -73,7 +73,7 @@ function render({ model, el }) {
     // Labels at the ends of the lines, pushed apart where they would touch.
     const ends = [model.get("rule_name"), "greedy", "uniform"].map((name, k) => ({ k, name, v: shown[at][3 + k] })).sort((a, b) => b.v - a.v);
     let y = T - 8;
-    const placed = ends.map(e => ({ ...e, y: y = Math.max(y + 14, Y(e.v) + 4) })), over = Math.max(0, y - (T + H));
+    const placed = ends.map(e => ({ ...e, y: y = Math.max(y + 14, Y(e.v) + 4) })), over = Math.max(0, y - (T + H - 5));  // above the axis
     for (const e of placed) graph.append(s("text", { class: "who", x: Math.min(X(at), L + W) + 6, y: e.y - over, fill: COLORS[e.k], "font-weight": 600 }, `${e.name} ${e.v.toFixed(1)}`));
   }
 
