@@ -57,8 +57,10 @@ def preset(name:str) -> Preset:
     if Path(name).is_dir() or name.count("/") == 1 and not name.startswith((".", "/", "~")): return Preset(name, name, context=2048, max_step_tokens=256, settings=PRESETS["qwen2.5-math-1.5b"].settings)
     raise ModelError(f"{name}: no such preset, folder or hub id; the presets are {', '.join(PRESETS)}, a hub id looks like owner/model")
 
-# %% ../nbs/13_one_gpu.ipynb #c1c52c4a
-PAPER = dict(rounds=4, problems=747_000, candidates="5, 8, 8, 16", rollouts="8, then 16", more_rollouts="+16 hard", max_depth=16, top=2, sft_from="base",
+# %% ../nbs/13_one_gpu.ipynb #1c899f10
+# rounds, problems, top and sft_from: the paper (abstract and section 3). candidates and rollouts: the paper's account of its rounds; the official configuration has 12 and 48.
+# The rest: the official repository's README (training commands for 8 GPUs) and `config/*.yaml`.
+PAPER = dict(rounds=4, problems=747_000, candidates="5, 8, 8, 16", rollouts="8, then 16", more_rollouts="+16 hard", max_depth=16, temperature="0.7, later 1", top=2, sft_from="base",
              sft_passes=2, batch_size=128, lr=7e-6, context=4096, ppm_lr=7e-6, pair_batch=512)
 
 def paper_table(names=("smollm2-135m", "qwen2.5-math-1.5b", "qwen2.5-math-7b")) -> list:

@@ -18,7 +18,7 @@ from .prompts import StepPrompt, first_round_filter, is_chat_model
 from .settings import Settings
 from .store import is_complete, publish, read_lines
 
-# %% ../nbs/13f_pretrained.ipynb #b5acbe27
+# %% ../nbs/13f_pretrained.ipynb #6d708bda
 class PretrainedModels:
     "Policy and PPM of the loop as adapters on one pretrained base."
     def __init__(self, p:Preset, device=None):
@@ -86,6 +86,7 @@ def preset_settings(p:Preset, **changes) -> Settings:
 def preset_of(run) -> str:
     "Name of the preset a run was started with. Raises ModelError if the folder holds no run."
     config = Path(run) / "config.json"
+    if not config.exists() and any(Path(run).glob("round_*")): return "tiny"  # models alone, without a run around them
     try: return json.loads(config.read_text()).get("preset", "tiny")
     except (OSError, ValueError): raise ModelError(f"{config}: no readable settings there; give the folder that `rstar evolve --out` wrote") from None
 
