@@ -38,6 +38,18 @@ def draw(record, out):
     for name, picture in PICTURES.items(): picture(record).save(out / name)
 
 
+def paired(run):
+    "For each round with a search: how many of the problems it answered were right without and with it."
+    found = []
+    for k in range(1, len(metrics(run))):
+        rows = [r for r in read_lines(run / f"round_{k}" / "eval.jsonl") if r["split"] == "test"]
+        greedy, search = ({r["problem_id"]: r["correct"] for r in rows if r["strategy"] == s} for s in ("greedy", "mcts"))
+        found.append(dict(round=k, n=len(search), policy=sum(greedy[i] for i in search), search=sum(search.values()),
+                          only_policy=sum(greedy[i] and not search[i] for i in search), only_search=sum(search[i] and not greedy[i] for i in search),
+                          oracle=sum(r["oracle"] for r in rows if r["strategy"] == "mcts")))
+    return found
+
+
 def keep(run, figures):
     "Copy what the pictures need from a run's folder."
     record = figures / "default_run"
@@ -50,6 +62,7 @@ def keep(run, figures):
     row = next(row for row in read_lines(run / "round_1" / "search.jsonl") if row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
     tree = tree_from_json({k: v for k, v in row.items() if k not in ("level", "subject", "solved")})
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
+    (record / "paired.json").write_text(json.dumps(paired(run), indent=1) + "\n")
     write_two_rounds(record, two_rounds(run))
 
 
