@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds, read_two_rounds, show_two_rounds, two_rounds, write_two_rounds
-from rstar_nb.search import tree_from_json, tree_to_json
+from rstar_nb.search import trajectories, tree_from_json, tree_to_json
 from rstar_nb.store import read_lines
 from rstar_nb.viz import show_tree
 
@@ -59,8 +59,9 @@ def keep(run, figures):
     seed = json.loads((run / "record.json").read_text())["seed"]
     shutil.copy(run / "record.json", figures / "records" / f"evolve_tiny_seed{seed}.json")
     # A tree that shows something: solved, with some wrong ends, and not too wide to read.
-    row = next(row for row in read_lines(run / "round_1" / "search.jsonl") if row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
-    tree = tree_from_json({k: v for k, v in row.items() if k not in ("level", "subject", "solved")})
+    rows = (row for row in read_lines(run / "round_1" / "search.jsonl") if row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
+    trees = (tree_from_json({k: v for k, v in row.items() if k not in ("level", "subject", "solved")}) for row in rows)
+    tree = next(t for t in trees if not all(x["correct"] for x in trajectories(t)))
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
     (record / "paired.json").write_text(json.dumps(paired(run), indent=1) + "\n")
     write_two_rounds(record, two_rounds(run))
