@@ -1,7 +1,7 @@
 """Make the records that the lessons on test-time search and on why it works are drawn from:
 
     python .ci/measure.py runs/default                 all of them
-    python .ci/measure.py runs/default --only curves   one of: plateau, curves, kinds, arms
+    python .ci/measure.py runs/default --only curves   one of: fresh, plateau, curves, kinds, arms
 
 It may be interrupted at any time; the same command goes on. What it measures stays under --work, the small records
 that the notebooks read go to figures/records.
@@ -14,14 +14,17 @@ from pathlib import Path
 from rstar_nb.ablations import SMALL, run_arms, small_world, write_arms
 from rstar_nb.cli import numbers, run_executor
 from rstar_nb.evolve import load_settings, test_problems
+from rstar_nb.evaluation import evaluate_policy, tally
+from rstar_nb.policy import Policy
 from rstar_nb.prm_kinds import measure_kinds
+from rstar_nb.problems import generate
 from rstar_nb.settings import Settings
 from rstar_nb.store import machine, write_text
 from rstar_nb.why import curves, plateau
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("run", type=Path)
-parser.add_argument("--only", default="plateau,curves,kinds,arms")
+parser.add_argument("--only", default="fresh,plateau,curves,kinds,arms")
 parser.add_argument("--work", type=Path, default=Path("runs"), help="rows and models of the measurements")
 parser.add_argument("--records", type=Path, default=Path(__file__).resolve().parent.parent / "figures" / "records")
 parser.add_argument("--n", type=int, default=120, help="held-out problems for curves and kinds")
@@ -42,7 +45,12 @@ def of_run(): return json.loads((args.run / "config.json").read_text())["setting
 say = lambda text: print(text, flush=True)
 budgets = numbers(args.budgets, "--budgets")
 for what in args.only.split(","):
-    if what == "plateau": record("plateau", plateau(args.run), settings=of_run())
+    if what == "fresh":  # held-out problems that no run's curve is drawn from: settings were chosen by looking at those
+        problems = generate(600, "test", seed=1000)
+        with run_executor(args.run) as executor:
+            found = [dict(round=k, policy=tally(evaluate_policy(Policy.load(args.run / f"round_{k}" / "policy"), executor, problems))) for k in range(load_settings(args.run).rounds + 1)]
+        record("fresh_test", dict(seed=1000, rounds=found), settings=of_run())
+    elif what == "plateau": record("plateau", plateau(args.run), settings=of_run())
     elif what == "curves":
         with run_executor(args.run) as executor:
             record("eval_curves", curves(args.run, test_problems(load_settings(args.run))[:args.n], executor, args.work / "curves" / args.run.name, budgets, say=say), settings=of_run())
@@ -54,4 +62,4 @@ for what in args.only.split(","):
     elif what == "arms":
         run_arms(args.work / "ablations", args.arms.split(",") if args.arms else None, numbers(args.seeds, "--seeds"), replace(Settings(), **SMALL), quiet=True, say=say, world=small_world())
         write_text(args.records / "ablations.json", json.dumps(write_arms(args.work / "ablations"), indent=1) + "\n")
-    else: parser.error(f"unknown {what!r}; choose from plateau, curves, kinds, arms")
+    else: parser.error(f"unknown {what!r}; choose from fresh, plateau, curves, kinds, arms")
