@@ -109,7 +109,7 @@ def game_text(game) -> str:
     regrets = ", ".join(f"{name} {p.regret:.2f}" for name, p in zip((game.rule.__name__, "greedy", "uniform"), game.players))
     return "\n".join([*lines, f"regret after {sum(me.pulls)} pulls: {regrets}"])
 
-# %% ../nbs/05a_playground.ipynb #6cba0346
+# %% ../nbs/05a_playground.ipynb #146841ac
 def source(name:str) -> str: return (files("rstar_nb") / "static" / name).read_text(encoding="utf-8")
 
 class Playground(anywidget.AnyWidget):
@@ -125,23 +125,25 @@ class Playground(anywidget.AnyWidget):
 
     def __init__(self, arms=(.45, .6, .75), rule=ucb1, c:float=math.sqrt(2), seed:int=0):  # as in `Game`
         self.game = Game(arms, rule, c, seed)
-        super().__init__(arms=self.game.arms, c=self.game.c, seed=seed, moments=self.game.moments, rule_name=rule.__name__)
+        super().__init__(arms=self.game.arms, c=self.game.c, seed=seed, moments=self._noted(), rule_name=rule.__name__)
         self.observe(self._again, ["arms", "seed"]); self.observe(self._set_c, "c")
         self.on_msg(lambda _, message, buffers: self.step(message["step"]) if isinstance(message, dict) and isinstance(message.get("step"), int) else None)
+
+    def _noted(self): return [list(m) for m in self.game.moments]  # a copy: a list that grew in place is no change, and the view would not hear of it
 
     def step(self, n:int=1):
         "Pull `n` times; the view follows."
         self.game.step(max(0, min(n, self.longest + 1 - len(self.game.moments))))
-        self.moments = list(self.game.moments)
+        self.moments = self._noted()
 
     def _again(self, change):
         self.game = Game(self.arms, self.game.rule, self.c, self.seed)
-        self.moments = list(self.game.moments)
+        self.moments = self._noted()
 
     def _set_c(self, change):
         self.game.c = self.c
         self.game.moments[-1][2] = self.game.bounds()
-        self.moments = [*self.game.moments[:-1], list(self.game.moments[-1])]
+        self.moments = self._noted()
 
     @traitlets.validate("arms")
     def _check(self, proposal):

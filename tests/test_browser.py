@@ -528,6 +528,19 @@ def test_playground_in_jupyterlab(page, lab):
     view = page.locator(".jp-OutputArea .rstar")
     view.wait_for()
     view.get_by_role("button", name="a hundred pulls").click()
-    view.locator(".count").get_by_text("100 pulls").wait_for()
+    view.locator(".count", has_text="100 pulls").wait_for()
     look(page, "playground")
+    bounds = lambda: [float(r.get_attribute("data-bound")) for r in view.locator("[data-arm]").all()]
+    before = bounds()
+    view.locator("input.c").fill("3")
+    page.wait_for_function("b => document.querySelector('.rstar-bandit [data-arm]').dataset.bound !== b", arg=view.locator("[data-arm]").first.get_attribute("data-bound")) if bounds() == before else None
+    assert all(b > a for a, b in zip(before, bounds()))
     assert errors(page) == []
+
+
+def test_playground_tells_its_view_of_every_step():
+    from rstar_nb.playground import Playground
+    p, heard = Playground(), []
+    p.observe(lambda change: heard.append(len(change["new"])), "moments")
+    p.step(); p.step(100); p.c = 3.; p.arms = [.1, .9]; p.step(5)
+    assert heard == [2, 102, 102, 1, 6]
