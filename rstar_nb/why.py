@@ -6,11 +6,12 @@
 __all__ = ['ALL', 'differences', 'differences_text', 'plot_capacity', 'skeleton', 'plateau', 'plot_plateau', 'approaches',
            'curves', 'lost_tree']
 
-# %% ../nbs/12_why_it_works.ipynb #4fabd60f
+# %% ../nbs/12_why_it_works.ipynb #a3359bea
 import json, re
 from pathlib import Path
 from matplotlib.figure import Figure
 from .evaluation import tally, wilson
+from .evolve import load_settings, seed_rows
 from .inference import STRATEGIES, think
 from .measurement import comparisons, evaluate_run, load_round
 from .search import answer_key, tree_to_json
@@ -50,14 +51,15 @@ def plot_capacity(rows) -> Picture:
     fig.tight_layout()
     return Picture(fig, "\n".join(f"{r['arm']}, seed {r['seed']}: {100 * r['policy'][0]:.1f} -> {100 * r['policy'][-1]:.1f} %" for r in rows if r["arm"] in names))
 
-# %% ../nbs/12_why_it_works.ipynb #b8d24739
+# %% ../nbs/12_why_it_works.ipynb #975751b7
 def skeleton(steps) -> str:
     "A program with its numbers masked: what is left is the method."
     return re.sub(r"\d+(\.\d+)?", "#", code_only(steps))
 
 def plateau(run) -> dict:
-    "What flattens in a run. Per round: what the first pass and the trees solved, what stays unsolved, how much of the training data repeats itself; and the test problems no round solves."
-    run, seen, rounds = Path(run), set(), []
+    "What flattens in a run. Per round: what the first pass and the trees solved, what stays unsolved, how much of the training data has a form that neither the worked examples nor an earlier round had; and the test problems no round solves."
+    run, rounds = Path(run), []
+    seen = {skeleton(r["steps"]) for r in seed_rows(load_settings(run), 1)}  # of the base's worked examples
     settings = json.loads((run / "config.json").read_text())["settings"]
     for k in range(1, 1 + max(m["round"] for m in read_lines(run / "metrics.jsonl"))):
         trees, rows = read_lines(run / f"round_{k}" / "search.jsonl"), read_lines(run / f"round_{k}" / "selected.jsonl")

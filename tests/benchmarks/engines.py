@@ -239,9 +239,9 @@ class Timed:
 def with_model(engines, run, iterations, counts):
     from rstar_nb.measurement import load_round
     from rstar_nb.problems import generate
-    round, policy, _ = load_round(run)
+    number, policy, _ = load_round(run)
     table = []
-    print(f"\nthe policy of round {round} of {run} behind each engine, {iterations} rollouts a problem, random scores\n")
+    print(f"\nthe policy of round {number} of {run} behind each engine, {iterations} rollouts a problem, random scores\n")
     print("engine | problems | rollouts per 1,000 tokens | distinct finished programs per 1,000 tokens | calls of the model | seconds in model | in executor | outside both, ms per rollout\n" + "---|" * 8)
     with Executor(workers=2, preload=()) as executor:
         for n in counts:
@@ -258,7 +258,7 @@ def with_model(engines, run, iterations, counts):
                                   executor_seconds=round(ran.seconds, 3), outside_seconds=round(took - timed.seconds - ran.seconds, 4)))
                 print(f"{cls.name} | {n} | {1000 * engine.rollouts() / timed.tokens:.2f} | {1000 * engine.programs() / timed.tokens:.2f} | {timed.calls} | {timed.seconds:.2f} | {ran.seconds:.2f} | "
                       f"{1000 * (took - timed.seconds - ran.seconds) / engine.rollouts():.2f}", flush=True)
-    return dict(with_model=table, rollouts_per_problem=iterations)
+    return dict(with_model=table, rollouts_per_problem=iterations, run=str(Path(run).name), policy_round=number)
 
 
 def profile():
