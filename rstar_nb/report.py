@@ -24,12 +24,12 @@ def embed(data) -> str:
     for c in "<>&\u2028\u2029": text = text.replace(c, f"\\u{ord(c):04x}")
     return text
 
-# %% ../nbs/07b_report.ipynb #ec7a4f58
+# %% ../nbs/07b_report.ipynb #378a06bc
 _STYLE = """
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; margin: 24px auto; max-width: 1180px; padding: 0 16px; color: #222; background: #fff; color-scheme: light; }
 h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; } .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: 3px 12px 3px 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: anywhere; }
-details { margin: 8px 0; } summary { cursor: pointer; padding: 4px 0; } .pictures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; } .soft { color: #666; } .pair { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); }
+details { margin: 8px 0; } summary { cursor: pointer; padding: 4px 0; } .pictures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; } .soft { color: #666; } .pair { width: min(96vw, 1700px); margin-left: 50%; transform: translateX(-50%); display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); }
 """
 _START = """
 const trees = JSON.parse(document.getElementById("trees").textContent);
@@ -165,7 +165,7 @@ def flat(data, prefix="") -> list:
     if not isinstance(data, dict): return [(prefix, data if isinstance(data, str) else json.dumps(data))]
     return [row for k, v in data.items() for row in flat(v, f"{prefix}.{k}" if prefix else str(k))]
 
-# %% ../nbs/07b_report.ipynb #2d0f6da8
+# %% ../nbs/07b_report.ipynb #853e6126
 def tree_fold(title:str, k:int, is_open=False) -> str:
     return f'<details{" open" if is_open else ""}><summary>{html.escape(title)}</summary><div data-tree="{k}"></div></details>'
 
@@ -213,7 +213,7 @@ def two_rounds_section(folder, first:int) -> tuple:
              f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{'' if regrown(found) else ' (These trees differ from those that were counted: the problems or the models are of another version.)'}{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}")
     sides = "".join(f'<div><p>round {k}: {html.escape(clean(search_words(t, found["answer"]), 400))}</p><div data-tree="{first + i}"></div></div>' for i, (k, t) in enumerate(found["trees"].items()))
     still = f"<noscript>{picture(show_two_rounds(found), 'the two trees')}</noscript>"
-    return f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><p>{html.escape(clean(early.question, 2000))}</p><div class=pair>{sides}</div>{still}", [viewer_data(early), viewer_data(late)]
+    return f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><div class=pair>{sides}</div>{still}", [viewer_data(early), viewer_data(late)]
 
 def write_report(run_dir) -> Path:
     "Write `report.html` into a run's folder; returns its path. Raises FileNotFoundError if the folder holds no run."

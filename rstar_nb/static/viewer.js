@@ -128,6 +128,7 @@ function mountTree(el, data, host) {
   });
   const pairs = data.pairs.map(([better, worse]) => ({ better, worse, line: layers[1].appendChild(s("path", { class: "pair", "marker-end": `url(#${arrow.id})` })) }));
 
+  const short = a => /^-?\d+\.\d{8,}$/.test(a) ? String(+(+a).toPrecision(10)) : a.slice(0, 16);  // without the last digits of a float
   let full = !data.compact, scale = 1, width = 0, height = 0;
   const spot = i => { const p = full ? nodes[i].at : nodes[i].compact; return p && [p[0] * COL + 30, p[1] * ROW + 50]; };
   function arrange(all) {
@@ -137,7 +138,7 @@ function mountTree(el, data, host) {
     view.forEach((v, i) => {
       v.place = spot(i);
       if (!v.place) return;
-      width = Math.max(width, v.place[0] + 150); height = Math.max(height, v.place[1] + 40);
+      width = Math.max(width, v.place[0] + 45 + 6.7 * (nodes[i].answer === null ? 6 : short(nodes[i].answer).length + 4)); height = Math.max(height, v.place[1] + 40);
       v.g.setAttribute("transform", `translate(${v.place[0]},${v.place[1]})`);
       const from = i && spot(nodes[i].parent);
       if (!from) return;
@@ -158,7 +159,7 @@ function mountTree(el, data, host) {
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width * scale); svg.setAttribute("height", height * scale);
   }
-  function fit() { scale = 1; zoom(Math.min(1.2, Math.max(0.85, (canvas.clientWidth - 20) / width)) || 1); }
+  function fit() { scale = 1; zoom(Math.min(1.2, Math.max(0.6, (canvas.clientWidth - 20) / width)) || 1); }
   function reveal(i) {
     const p = view[i] && view[i].place;
     if (!p) return;
@@ -176,7 +177,7 @@ function mountTree(el, data, host) {
       if (!there) continue;
       v.disc.setAttribute("fill", known(i) ? qColor(q(i)) : "#e4e4e4");
       v.count.textContent = N[i] || ""; v.count.style.fill = known(i) && Math.abs(q(i)) > 0.6 ? "#fff" : "#222";
-      v.end.textContent = !ran[i] ? "" : n.status !== "ok" ? n.status : n.answer !== null ? "= " + n.answer.slice(0, 16) + ({ correct: " ✓", wrong: " ✗" }[kind] || "") : "";
+      v.end.textContent = !ran[i] ? "" : n.status !== "ok" ? n.status : n.answer !== null ? "= " + short(n.answer) + ({ correct: " ✓", wrong: " ✗" }[kind] || "") : "";
       if (v.edge) { const w = 0.8 + 5 * Math.sqrt(N[i] / most); v.edge.style.strokeWidth = w; v.band.style.strokeWidth = w + 8; v.edge.classList.toggle("hot", hot.has(i)); }
     }
     dirty.clear();
