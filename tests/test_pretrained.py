@@ -27,19 +27,19 @@ class PlainModels(PretrainedModels):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    "A base that solves some problems of one and two steps, and a file of problems for training and for testing."
+    "A base that solves some problems of one step, and a file of problems for training and for testing."
     path = tmp_path_factory.mktemp("base")
-    rows = seed_rows(Settings(seed_solutions=240), 1, (1, 2))
+    rows = seed_rows(Settings(seed_solutions=600), 4, (1,))
     tokenizer = train_tokenizer([plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in rows])
     policy = Policy(tiny_model(len(tokenizer), max_position_embeddings=1024), tokenizer)
     fine_tune(policy, rows, 300, 16, 2e-3)
     policy.save(path)
-    save_problems(generate(16, "train", 5, (1, 2)), path / "train.jsonl"); save_problems(generate(12, "test", 5, (1, 2)), path / "test.jsonl")
+    save_problems(generate(16, "train", 5, (1,)), path / "train.jsonl"); save_problems(generate(12, "test", 5, (1,)), path / "test.jsonl")
     return path
 
 
 def settings(folder, **changes):
-    small = dict(seed_solutions=0, base_steps=(0, 0), rounds=2, problems=(16,), carry=0, wave=8, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, max_depth=4, sft_from="base", sft_passes=0.1, sft_at_least=6, sft_at_most=6,
+    small = dict(seed_solutions=0, base_steps=(0, 0), rounds=2, problems=(16,), carry=0, wave=8, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, max_depth=4, temperature=1.0, top_k=0, sft_from="base", sft_passes=0.1, sft_at_least=6, sft_at_most=6,
                  ppm_steps=4, batch_size=4, pair_batch=4, test_problems=12, search_problems=6, eval_rollouts=2, eval_candidates=2, workers=1,
                  problem_file=str(folder / "train.jsonl"), test_file=str(folder / "test.jsonl"))
     return Settings(**{**small, **changes})

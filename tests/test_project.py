@@ -28,7 +28,7 @@ def test_notebooks_are_saved_with_outputs_and_without_errors(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_links_between_notebooks_lead_somewhere(path):
     text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
-    planned = {"11_deep_thinking.ipynb", "12_why_it_works.ipynb", "13_one_gpu.ipynb"}
+    planned = set()
     for target in re.findall(r"\]\(([\w./]+)\)", text):
         assert target in planned or (path.parent / target).exists(), target
 
