@@ -128,7 +128,7 @@ def test_too_little_memory_and_no_gpu(monkeypatch):
     p, s = PRESETS["smollm2-135m"], SHAPES["smollm2-135m"]
     check_machine(p, s, device="cpu")
     monkeypatch.setattr(models, "free_memory", lambda device: 200 * 2**20)
-    with pytest.raises(ModelError, match=r"needs 0\.6 GB of memory and 0\.2 GB are free"): check_machine(p, s, device="cpu")
+    with pytest.raises(ModelError, match=r"needs 0\.3 GB of memory and 0\.2 GB are free"): check_machine(p, s, device="cpu")
     with pytest.raises(ModelError, match="need a GPU and there is none"): check_machine(PRESETS["qwen2.5-math-7b"], SHAPES["qwen2.5-math-7b"], device="cpu")
 
 
