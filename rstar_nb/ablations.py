@@ -20,7 +20,7 @@ from .evaluation import wilson
 from .inference import gather_samples, majority
 from .policy import STEP_END, Candidate, Policy, derive_seed
 from .problems import gold_program
-from .search import ROOT, Tree, add_children, backup, evaluate, record_execution
+from .search import Tree, add_program
 from .settings import Settings
 from .store import StoreError, append_lines, is_complete, publish, read_lines, write_lines, write_text
 from .viz import Picture
@@ -31,26 +31,8 @@ def tree_of_samples(problem, candidates,  # whole programs
                     whole:bool=False,  # put each program into a single step
                     ) -> Tree:
     "A tree that holds sampled programs; each one that ran is a rollout."
-    tree, trie = Tree(problem.id, problem.question), {}
-    split = lambda c: [c.text] if whole else [s for s in c.text.split(STEP_END) if s.strip()]
-    for c in candidates:
-        at = trie
-        for step in split(c): at = at.setdefault(step, {})
-    ids, todo = {}, [((), trie)]
-    for path, children in todo:  # grows while it is walked: level by level
-        if not children: continue
-        node = ids.get(path, ROOT)
-        for i, step in zip(add_children(tree, node, list(children)), children): ids[*path, step] = i
-        tree.log("expand", node=node, children=list(tree.nodes[node].children))
-        todo += [((*path, step), below) for step, below in children.items()]
-    tree.tokens = sum(len(c.ids) for c in candidates)
-    for c, r in zip(candidates, results):
-        if not (path := tuple(split(c))): continue
-        node = ids[path]
-        if tree.nodes[node].children and r.status != "ok": continue  # another program goes on from here, so it did run
-        tree.nodes[node].logprob = c.logprob
-        record_execution(tree, [node], [r])
-        if r.status == "ok": backup(tree, node, evaluate(tree, node, problem.answer))
+    tree = Tree(problem.id, problem.question)
+    for c, r in zip(candidates, results): add_program(tree, c, r, problem.answer, whole=whole)
     return tree
 
 # %% ../nbs/12a_ablations.ipynb #b65ff282
@@ -139,7 +121,7 @@ def scaled_model(factor:float):
 def gold_pass(run, problems, policy) -> list:
     "Instead of `first_pass`: the generator's program for each problem. It cost no tokens."
     drawn = [Candidate(STEP_END.join(gold_program(p.id)), 0.0, (), True) for p in problems]
-    return [loop.straight_tree(p, c, r) for p, c, r in zip(problems, drawn, run.executor.run([c.text for c in drawn]))]
+    return [tree_of_samples(p, [c], [r]) for p, c, r in zip(problems, drawn, run.executor.run([c.text for c in drawn]))]
 
 def _random_first(run, round, policy, ppm, original=loop.search_phase): return original(run, round, policy, RandomPPM(run.settings.seed) if round == 1 else ppm)
 def _noisy(run, round, share, original=loop.training_problems): return [with_noise(p, share, run.settings.seed) for p in original(run, round)]
@@ -175,7 +157,7 @@ def small_world(among=(2, 3), **size) -> dict:
     def generate(n, split="train", seed=0, levels=None, **more): return own(n, split, seed, levels or (among if split != "ood" else None), **more)
     return dict(generate=generate, tiny_model=partial(loop.tiny_model, **size))
 
-SMALL = dict(problems=(1000,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=10,
+SMALL = dict(problems=(1000,), discrepancies=(0,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=10,
              test_problems=400, ood_problems=1, search_problems=0, workers=1)
 
 # %% ../nbs/12a_ablations.ipynb #d31b741e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_rows', 'renumbered', 'train_base', 'TinyModels', 'Run', 'round_to', 'training_problems', 'unsolved_shares',
-           'test_problems', 'straight_tree', 'is_solved', 'first_pass', 'difficulty', 'grow_trees', 'search_wave',
+           'test_problems', 'is_solved', 'first_pass', 'second_pass', 'difficulty', 'grow_trees', 'search_wave',
            'search_phase', 'select_phase', 'rows_until', 'sft_phase', 'ppm_phase', 'evaluate_phase',
            'training_diagnostics', 'run_rounds', 'evolve', 'load_settings', 'percent', 'round_row', 'show_round']
 
@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from .discrepancies import one_changed
 from .evaluation import evaluate_policy, evaluate_search, false_positives, tally, wilson
 from .executor import Executor
-from .policy import STEP_END, Candidate, Policy, derive_seed, plain_prompt, tiny_model, train_tokenizer
+from .policy import STEP_END, Policy, derive_seed, plain_prompt, tiny_model, train_tokenizer
 from .prm import PPM, fit_pairs, held_out, pair_accuracy, preference_pairs
 from .problems import SUBJECTS, generate, gold_program, load_problems, make_problem, renumber
 from .record import sitting, write_record
-from .search import ROOT, Tree, backup, evaluate, expand, record_execution, search, trajectories, tree_from_json, tree_to_json
+from .search import Tree, add_program, search, trajectories, tree_from_json, tree_to_json
 from .settings import Settings
 from .sft import fine_tune, select_solutions, steps_for
 from .store import RunLock, StoreError, append_lines, is_complete, machine, publish, read_lines, write_lines, write_text
@@ -128,21 +129,22 @@ def test_problems(settings) -> list:
     return load_problems(settings.test_file)[:settings.test_problems] if settings.test_file else generate(settings.test_problems, "test", settings.seed)
 
 # %% ../nbs/10_evolve.ipynb #b30f3eb3
-def straight_tree(problem, candidate, result) -> Tree:
-    "A tree with one branch: a whole program and what running it gave."
-    tree, node = Tree(problem.id, problem.question), ROOT
-    for step in candidate.text.split(STEP_END): node, = expand(tree, node, [Candidate(step, 0.0, (), True)]) or [node]
-    tree.nodes[node].logprob, tree.tokens = candidate.logprob, len(candidate.ids)
-    record_execution(tree, [node], [result])
-    backup(tree, node, evaluate(tree, node, problem.answer) if result.status == "ok" else -1.0)
-    return tree
-
 def is_solved(tree) -> bool: return any(x["correct"] for x in trajectories(tree))
 
 def first_pass(run, problems, policy) -> list:
-    "One greedy program per problem, as straight trees."
+    "One greedy program per problem, each a tree with one branch."
+    trees = [Tree(p.id, p.question) for p in problems]
     found = [c for (c,) in policy.propose([(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True)]
-    return [straight_tree(p, c, r) for p, c, r in zip(problems, found, run.executor.run([c.text for c in found]))]
+    for p, t, c, r in zip(problems, trees, found, run.executor.run([c.text for c in found])): add_program(t, c, r, p.answer)
+    return trees
+
+def second_pass(run, problems, trees, policy, n:int):
+    "For the problems that the first pass left unsolved, `n` programs with one token changed, as further branches."
+    wrong = [(p, t) for p, t in zip(problems, trees) if not is_solved(t)]
+    changed = one_changed(policy, [(t.question, t.steps(len(t.nodes) - 1)) for _, t in wrong], n)
+    results = iter(run.executor.run([c.text for some in changed for c in some]))
+    for (p, t), some in zip(wrong, changed):
+        for c in some: add_program(t, c, next(results), p.answer)
 
 # %% ../nbs/10_evolve.ipynb #3e9109d8
 def difficulty(tree) -> str:
@@ -165,6 +167,7 @@ def grow_trees(run, round:int, problems, policy, ppm) -> list:
 def search_wave(run, round:int, problems, policy, ppm, limits) -> list:
     "Trees for a wave of problems, straight ones from the first pass; grown ones for at most `limits` (wrong, right) of them."
     trees = first_pass(run, problems, policy)
+    if n := run.settings.of("discrepancies", round): second_pass(run, problems, trees, policy, n)
     chosen = [i for right, limit in zip((False, True), limits) for i in [i for i, t in enumerate(trees) if is_solved(t) == right][:limit]]
     for i, tree in zip(chosen, grow_trees(run, round, [problems[i] for i in chosen], policy, ppm)):
         tree.tokens += trees[i].tokens
@@ -242,7 +245,7 @@ def evaluate_phase(run, round:int, policy, ppm):
             if ppm:
                 # Problems come with levels in turn, so the first ones are a balanced sample.
                 rows += [dict(r, split="test") for r in evaluate_search(policy, ppm, run.executor, problems[:s.search_problems], s.eval_rollouts, s.eval_candidates, s.max_depth,
-                                        derive_seed(s.seed, "evaluate", round), on_rollout=lambda t: advance())[0]]
+                                        derive_seed(s.seed, "evaluate", round), on_rollout=lambda t: advance(), discrepancies=s.eval_discrepancies)[0]]
             write_lines(folder / "eval.jsonl", rows)
     rows = read_lines(folder / "eval.jsonl")
     of = lambda strategy, split="test": [r for r in rows if r["strategy"] == strategy and r["split"] == split]

@@ -7,7 +7,7 @@ __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_m
            'backbone', 'Candidate', 'left_pad', 'Policy']
 
 # %% ../nbs/04_policy.ipynb #943d45ae
-import hashlib, json, re
+import hashlib, json, re, warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 import numpy as np
@@ -17,6 +17,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
 
+warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # releases before 5.24 know it by this name only
 transformers.utils.logging.disable_progress_bar()  # a bar per saved or loaded tiny model hides the bars that matter
 
 # %% ../nbs/04_policy.ipynb #4bdffc04
@@ -97,6 +98,7 @@ class Candidate:
     logprob: float  # sum of the log-probabilities of its tokens at temperature 1
     ids: tuple  # the generated token ids, in order
     finished: bool  # did it end by itself (and not at the token limit)?
+    begun: int = 0  # how many of its first tokens were given to the policy instead of written by it
 
 def left_pad(rows, pad, device):
     "Token lists -> (ids, attention mask), both (rows, longest), padded on the left."
@@ -143,15 +145,16 @@ class Policy:
                 temperature:float=1.0,  # 0 = greedy
                 whole:bool=False,  # go on to the end of the solution instead of one step
                 max_tokens:int=None,  # limit per candidate; default one step, or 12 steps if whole
+                begun=None,  # token ids that the candidates of each prefix begin with; their log-probability is not counted
                 ) -> list[list[Candidate]]:
         "`k` candidates for each prefix, in the order of `prefixes`."
         max_tokens = max_tokens or self.max_step_tokens * (12 if whole else 1)
-        encoded = [self.encode(q, steps) for q, steps in prefixes]
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        encoded, begun = [self.encode(q, steps) for q, steps in prefixes], begun or [()] * len(prefixes)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]) + len(begun[i]))
         found, per_batch = [None] * len(encoded), max(1, self.max_rows // k)
         for at in range(0, len(order), per_batch):
             rows = order[at:at + per_batch]
-            batch = _decode(self, [encoded[i] for i in rows], k, [seeds[i] for i in rows], temperature, whole, max_tokens)
+            batch = _decode(self, [encoded[i] for i in rows], k, [seeds[i] for i in rows], temperature, whole, max_tokens, [list(begun[i]) for i in rows])
             for i, candidates in zip(rows, batch): found[i] = candidates
         return found
 
@@ -181,9 +184,10 @@ def _prefill(model, encoded, pad, k, room):
     return cache, logits, mask, share
 
 @torch.inference_mode()
-def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
-    "Candidates for a batch of encoded prefixes; the prefix is computed once per `k` candidates."
+def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens, begun):
+    "Candidates for a batch of encoded prefixes; the prefix, and what the candidates begin with, is computed once per `k` candidates."
     model, device, b = policy.model, policy.model.device, len(encoded)
+    encoded = [ids + own for ids, own in zip(encoded, begun)]
     max_tokens = max(1, min(max_tokens, policy.max_positions - max(map(len, encoded))))
     u = torch.tensor(np.concatenate([uniforms(s, k, max_tokens) for s in seeds])).view(b, k, max_tokens)
     cache, logits, mask, share = _prefill(model, encoded, policy.pad, k, max_tokens)
@@ -191,7 +195,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
     logits, position, mask = logits.repeat_interleave(k, 0), mask.sum(1), mask.repeat_interleave(k, 0)
     tokens, logps = torch.zeros(b, k, max_tokens, dtype=torch.long), torch.zeros(b, k, max_tokens)
     length, ended = torch.full((b, k), max_tokens), torch.zeros(b, k, dtype=torch.bool)
-    groups, previous = torch.arange(b), torch.full((b, k), policy.pad)
+    groups, previous = torch.arange(b), torch.tensor([own[-1] if own else policy.pad for own in begun])[:, None].repeat(1, k)
     with shared_prefix(model) if share else nullcontext():
         for t in range(max_tokens):
             new, logp = (x.cpu().view(-1, k) for x in pick_tokens(logits, u[groups, :, t].flatten().to(device), temperature, policy.top_k))
@@ -199,7 +203,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
             eos = new == policy.tokenizer.eos_token_id
             stop = (policy.step_ends(previous, new) | eos) & ~ended[groups]
             if whole:
-                for g, j in (stop & ~eos).nonzero().tolist(): stop[g, j] = is_terminal(policy.tokenizer.decode(tokens[groups[g], j, :t + 1]))
+                for g, j in (stop & ~eos).nonzero().tolist(): stop[g, j] = is_terminal(policy.tokenizer.decode([*begun[groups[g]], *tokens[groups[g], j, :t + 1].tolist()]))
             length[groups] = torch.where(stop, t + 1, length[groups])
             ended[groups] |= stop
             keep = (~ended[groups].all(1)).nonzero()[:, 0]
@@ -214,6 +218,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens):
             logits = model(new.view(-1, 1).to(device), attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True).logits[:, -1]
     policy.generated_tokens += int(length.sum())
     tokens, length, ended = tokens.flatten(0, 1).tolist(), length.flatten().tolist(), ended.flatten().tolist()
-    texts = policy.tokenizer.batch_decode([r[:l] for r, l in zip(tokens, length)], skip_special_tokens=True)
-    made = [Candidate(text.strip("\n"), float(lp[:l].sum()), tuple(r[:l]), e) for text, lp, r, l, e in zip(texts, logps.flatten(0, 1), tokens, length, ended)]
+    rows = [begun[i // k] + r[:l] for i, (r, l) in enumerate(zip(tokens, length))]
+    texts = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    made = [Candidate(text.strip("\n"), float(lp[:l].sum()), tuple(r), e, len(r) - l) for text, lp, r, l, e in zip(texts, logps.flatten(0, 1), rows, length, ended)]
     return [made[i:i + k] for i in range(0, b * k, k)]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'NO_PARENT', 'Node', 'Tree', 'add_children', 'best_child', 'can_go_on', 'select', 'expand', 'programs_of',
-           'record_execution', 'evaluate', 'backup', 'no_garbage_collection', 'search', 'grow', 'check_invariants',
-           'trajectories', 'answer_key', 'vote', 'ppm_weight', 'likely_weight', 'tree_to_json', 'tree_from_json',
-           'replay']
+           'record_execution', 'evaluate', 'backup', 'insert', 'add_program', 'no_garbage_collection', 'search', 'grow',
+           'check_invariants', 'trajectories', 'answer_key', 'vote', 'ppm_weight', 'likely_weight', 'tree_to_json',
+           'tree_from_json', 'replay']
 
 # %% ../nbs/06_search.ipynb #cdefab69
 import gc, json, math
@@ -167,6 +167,40 @@ def backup(tree:Tree, node:int, reward:float):
     tree.rollouts += 1
     tree.cursor = ROOT
 
+# %% ../nbs/06_search.ipynb #a6047b5c
+def insert(tree:Tree, steps) -> int:
+    "Follow a program from the root, adding the steps that are not there yet; returns the position of its last step."
+    node = ROOT
+    for step in steps:
+        n = tree.nodes[node]
+        node = next((i for i in n.children or () if tree.nodes[i].step == step), None)
+        if node is None:
+            node = len(tree.nodes)
+            n.children = [*(n.children or ()), node]
+            tree.nodes.append(Node(node, n.id, step))
+            tree.log("expand", node=n.id, children=[node])
+    return node
+
+def add_program(tree:Tree, candidate, result,
+                reference:str=None,  # the reference answer; None = unknown (test time)
+                ppm:float=None,  # PPM score of the whole program
+                whole:bool=False,  # put it into a single step
+                ) -> int:
+    "Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."
+    tree.tokens += len(candidate.ids) - candidate.begun
+    node = insert(tree, [candidate.text] if whole else [s for s in candidate.text.split(STEP_END) if s.strip()])
+    n = tree.nodes[node]
+    if node == ROOT or n.children and result.status != "ok": return node  # no step; or another program goes on from here, so it did run
+    above = tree.path(node)[1:-1]
+    n.logprob = candidate.logprob - sum(tree.nodes[i].logprob for i in above)
+    ran = [i for i in above if tree.nodes[i].status != "ok" and result.status == "ok"] + [node]  # a beginning that failed as a program of its own has run now
+    record_execution(tree, ran, [result] * len(ran))
+    if ppm is not None and n.ppm is None:
+        n.ppm = ppm
+        tree.log("score", nodes=[node], ppm=[ppm])
+    if result.status == "ok": backup(tree, node, evaluate(tree, node, reference))
+    return node
+
 # %% ../nbs/06_search.ipynb #a8860043
 @contextmanager
 def no_garbage_collection():
@@ -284,7 +318,7 @@ def replay(tree:Tree, n_events:int) -> Tree:
     t = Tree(tree.problem_id, tree.question)
     for e in tree.events[:n_events]:
         if e["kind"] == "expand":
-            t.nodes[e["node"]].children = list(e["children"])
+            t.nodes[e["node"]].children = [*(t.nodes[e["node"]].children or ()), *e["children"]]
             t.nodes += [Node(n.id, n.parent, n.step, n.prior, n.logprob) for n in (tree.nodes[i] for i in e["children"])]
         elif e["kind"] == "execute":
             for i, status, answer in zip(e["nodes"], e["status"], e["answer"]): t.nodes[i].status, t.nodes[i].answer, t.nodes[i].error = status, answer, tree.nodes[i].error

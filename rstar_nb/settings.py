@@ -14,9 +14,10 @@ class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (6000,)  # fresh training problems per round, each answered once greedily
-    trees: tuple = (300,)  # how many of those answered wrong get a search tree
-    solved_trees: tuple = (150,)  # how many of those answered right get one too, for the PPM's pairs
+    problems: tuple = (4000,)  # fresh training problems per round, each answered once greedily
+    discrepancies: tuple = (4,)  # of those answered wrong, programs with one token changed; 0 = none
+    trees: tuple = (100,)  # how many of those still unsolved get a search tree
+    solved_trees: tuple = (100,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
@@ -52,6 +53,7 @@ class Settings:
     search_problems: int = 150  # how many of them the PPM-guided search answers too
     eval_rollouts: int = 8  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
+    eval_discrepancies: int = 8  # programs with one token changed that join its tree
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator
     workers: int = 2  # executor processes

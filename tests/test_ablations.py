@@ -46,7 +46,7 @@ def test_samples_become_a_tree_in_which_each_program_that_ran_is_a_rollout():
     tree = tree_of_samples(problem, drawn, results)
     check_invariants(tree)
     assert (tree.rollouts, tree.nodes[ROOT].value_sum, tree.tokens) == (5, 2 - 3, sum(len(c.ids) for c in drawn))
-    assert [(x["answer"], x["correct"], x["visits"]) for x in trajectories(tree)] == [(4, False, 1), (3, True, 2)]
+    assert [(x["answer"], x["correct"], x["visits"]) for x in trajectories(tree)] == [(3, True, 2), (4, False, 1)]
     assert len(tree.nodes) == 1 + 2 + 3 + 1  # beginnings are shared
     again = replay(tree, len(tree.events))
     assert [(n.node_visits, n.value_sum, n.status, n.children) for n in again.nodes] == [(n.node_visits, n.value_sum, n.status, n.children) for n in tree.nodes]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from standin import grow_trees
-from rstar_nb.search import ROOT, Node, Tree, add_children, backup, best_child, check_invariants, likely_weight, replay, search, select, trajectories, tree_from_json, tree_to_json, vote
+from rstar_nb.executor import Result
+from rstar_nb.policy import Candidate
+from rstar_nb.search import ROOT, Node, Tree, add_children, add_program, backup, best_child, check_invariants, likely_weight, replay, search, select, trajectories, tree_from_json, tree_to_json, vote
 from rstar_nb.ucb import puct, uct
 
 GOLDEN = Path(__file__).parent / "data" / "golden_trees.json"
@@ -123,3 +125,25 @@ def test_vote_weighs_trajectories():
     for n, logprob in zip([n for n in t.nodes if n.terminal], (-9., -8., -1.)): n.logprob = logprob
     assert vote(t, likely_weight) == next(n.answer for n in t.nodes if n.logprob == -1.)
     assert vote(Tree("empty", "?")) is None and trajectories(Tree("empty", "?")) == []
+
+
+programs = st.lists(st.tuples(st.lists(st.sampled_from(["a = 1", "b = 2", "c = 3"]), max_size=3), st.sampled_from(["", "answer = 3", "answer = 4"])), max_size=12)
+
+
+@given(programs)
+@settings(max_examples=80, deadline=None)
+def test_whole_programs_join_a_tree(drawn):
+    tree, ran = Tree("p", "?"), 0
+    for steps, last in drawn:
+        steps = steps + [last] * bool(last)
+        status = "timeout" if steps[-1:] == ["c = 3"] else "ok"  # as if it ran out of time by chance: longer programs get over it
+        answer = int(last[-1]) if last and status == "ok" else None
+        leaf = add_program(tree, Candidate("\n\n".join(steps), -1.0, tuple(range(5)), True, begun=2), Result(status, answer, "", None, 0.0), reference="3")
+        assert tree.steps(leaf) == steps
+        ran += status == "ok" and bool(steps)
+    check_invariants(tree)
+    assert (tree.rollouts, tree.tokens) == (ran, 3 * len(drawn))
+    again = replay(tree, len(tree.events))
+    assert [(n.step, n.node_visits, n.value_sum, n.status, n.answer, n.children) for n in again.nodes] == [(n.step, n.node_visits, n.value_sum, n.status, n.answer, n.children) for n in tree.nodes]
+    right = {tuple(steps) for steps, last in drawn if last == "answer = 3"}
+    assert {tuple(x["steps"][:-1]) for x in trajectories(tree) if x["correct"]} == right
