@@ -111,7 +111,7 @@ def _all_in_one(s):
     rounds = range(1, s.rounds + 1)
     return dict(rounds=1, problems=(sum(s.of("problems", k) for k in rounds),), trees=(sum(s.of("trees", k) for k in rounds),), solved_trees=(sum(s.of("solved_trees", k) for k in rounds),), wave=s.wave,
                 min_level=(min(s.of("min_level", k) for k in rounds),), max_level=(max(s.of("max_level", k) for k in rounds),),
-                sft_at_least=s.sft_at_least * s.rounds, sft_at_most=s.sft_at_most * s.rounds, ppm_steps=s.ppm_steps * s.rounds)
+                sft_at_least=s.sft_at_least * s.rounds, sft_at_most=s.sft_at_most * s.rounds, ppm_steps=(sum(s.of("ppm_steps", k) for k in rounds),))
 
 def scaled_model(factor:float):
     "The loop's model, `factor` times as wide."
@@ -157,7 +157,7 @@ def small_world(among=(2, 3), **size) -> dict:
     def generate(n, split="train", seed=0, levels=None, **more): return own(n, split, seed, levels or (among if split != "ood" else None), **more)
     return dict(generate=generate, tiny_model=partial(loop.tiny_model, **size))
 
-SMALL = dict(problems=(1000,), discrepancies=(0,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=10,
+SMALL = dict(problems=(1000,), discrepancies=(0,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=(10,),
              test_problems=400, ood_problems=1, search_problems=0, workers=1)
 
 # %% ../nbs/12a_ablations.ipynb #d31b741e

@@ -226,8 +226,9 @@ def ppm_phase(run, round:int, policy) -> PPM:
     if not is_complete(folder):
         ppm = run.models.new_ppm(policy, reads=s.ppm_reads)
         pairs = [p for p in rows_until(run, round, "pairs.jsonl") if not held_out(p["problem_id"])][-s.max_pairs:]
-        with run.phase(round, "ppm", s.ppm_steps) as advance:
-            if pairs: run.models.fit_pairs(ppm, pairs, s.ppm_steps, s.pair_batch, s.ppm_lr, derive_seed(s.seed, "ppm", round), on_step=lambda *_: advance())
+        steps = s.of("ppm_steps", round)
+        with run.phase(round, "ppm", steps) as advance:
+            if pairs: run.models.fit_pairs(ppm, pairs, steps, s.pair_batch, s.ppm_lr, derive_seed(s.seed, "ppm", round), on_step=lambda *_: advance())
             publish(folder, lambda f: (run.models.save_ppm(ppm, f), (f / "training.json").write_text(json.dumps(dict(pairs=len(pairs))))))
     return run.models.load_ppm(folder)
 

@@ -56,7 +56,7 @@ def measure_kinds(run, out, problems, executor, round:int=None, budgets=(500,), 
     run, out, say = Path(run), Path(out), say or (lambda text: None)
     round, policy, _ = load_round(run, round)
     settings = json.loads((run / "config.json").read_text())["settings"]
-    steps, reads = steps or settings["ppm_steps"], settings.get("ppm_reads", "last")
+    steps, reads = steps or settings["ppm_steps"][:round][-1], settings.get("ppm_reads", "last")
     trees, models, trained = None, {}, {}
     for kind in KINDS:
         folder = out / f"seed_{seed}" / kind

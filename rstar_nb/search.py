@@ -296,8 +296,9 @@ def ppm_weight(trajectory) -> float:
     return ((trajectory["ppm"] or 0.0) + 1) / 2
 
 def likely_weight(trajectory) -> float:
-    "The PPM's weight times the probability of the program, in [0, 1]."
-    return math.exp(trajectory["logprob"]) * ppm_weight(trajectory)
+    "Policy and PPM together, in [0, 1]: the square root of the program's probability times the fourth power of the PPM's weight."
+    # How far to trust each was chosen on problems that are neither trained on nor reported.
+    return math.exp(trajectory["logprob"] / 2) * ppm_weight(trajectory) ** 4
 
 # %% ../nbs/06_search.ipynb #78fc0aa1
 _DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}

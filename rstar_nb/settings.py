@@ -14,15 +14,15 @@ class Settings:
     "Settings of a run; the defaults are the tiny model on a laptop CPU."
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
-    problems: tuple = (4000,)  # fresh training problems per round, each answered once greedily
+    problems: tuple = (2500,)  # fresh training problems per round, each answered once greedily
     discrepancies: tuple = (4,)  # of those answered wrong, programs with one token changed; 0 = none
-    trees: tuple = (100,)  # how many of those still unsolved get a search tree
-    solved_trees: tuple = (100,)  # how many of those solved get one too, for the PPM's pairs
+    trees: tuple = (60,)  # how many of those still unsolved get a search tree
+    solved_trees: tuple = (60,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
-    wave: int = 1000  # trees that advance in lock-step; also the unit that an interruption can cost
+    wave: int = 1250  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (3,)  # rollouts per tree at first
     more_rollouts: tuple = (4, 5)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (3,)  # steps proposed per expansion (paper: 5, 8, 8, 16)
@@ -32,16 +32,16 @@ class Settings:
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (200, 700)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (150, 550)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
-    sft_at_least: int = 450  # optimiser steps, whatever the number of rows
-    sft_at_most: int = 450  # an upper limit, to keep a round to minutes
+    sft_at_least: int = 420  # optimiser steps, whatever the number of rows
+    sft_at_most: int = 420  # an upper limit, to keep a round to minutes
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
-    ppm_steps: int = 60  # optimiser steps of a PPM
+    ppm_steps: tuple = (60, 60, 60, 240)  # optimiser steps of a PPM; the last one is the one that is kept for use
     max_pairs: int = 12_000  # most recent preference pairs to train it on
     pair_batch: int = 24  # pairs per optimiser step
     batch_size: int = 32  # rows per optimiser step
@@ -50,8 +50,8 @@ class Settings:
     ppm_lr: float = 5e-4  # learning rate of the PPM
     test_problems: int = 600  # held-out problems for the policy alone
     ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
-    search_problems: int = 150  # how many of them the PPM-guided search answers too
-    eval_rollouts: int = 8  # rollouts of that search
+    search_problems: int = 200  # how many of them the PPM-guided search answers too
+    eval_rollouts: int = 4  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
     eval_discrepancies: int = 8  # programs with one token changed that join its tree
     problem_file: str = ""  # JSONL of training problems instead of the generator

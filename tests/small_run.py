@@ -14,7 +14,7 @@ from rstar_nb.search import backup
 
 # Only levels 1 and 2, so that a base trained for seconds already solves some of them.
 SETTINGS = dict(rounds=2, problems=(24,), trees=(24,), solved_trees=(4,), min_level=(1,), max_level=(2,), carry=6, wave=12, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, seed_solutions=240, base_steps=(360, 1),
-                sft_at_least=12, sft_passes=0.1, ppm_steps=6, test_problems=24, ood_problems=4, search_problems=12, eval_rollouts=3, eval_candidates=2)
+                sft_at_least=12, sft_passes=0.1, ppm_steps=(6,), test_problems=24, ood_problems=4, search_problems=12, eval_rollouts=3, eval_candidates=2)
 
 
 def count_down(n):

@@ -20,7 +20,7 @@ from standin import StandIn
 
 PROBLEMS = generate(12, "train", seed=2)
 MICRO = Settings(rounds=1, problems=(8,), trees=(4,), min_level=(1,), max_level=(1,), wave=8, candidates=(3,), seed_solutions=60, base_steps=(4, 1), sft_at_least=3, sft_at_most=3,
-                 ppm_steps=2, test_problems=4, ood_problems=2, search_problems=2, eval_rollouts=2, eval_candidates=2, workers=1)
+                 ppm_steps=(2,), test_problems=4, ood_problems=2, search_problems=2, eval_rollouts=2, eval_candidates=2, workers=1)
 
 
 def result(status, answer=None): return Result(status, answer, "", None if status == "ok" else "NameError", 0.0)
@@ -132,9 +132,9 @@ def test_an_arm_fits_the_loop(arm, tmp_path):
 
 
 def test_no_loop_spends_as_much_as_all_rounds():
-    s = Settings(problems=(10, 20, 30, 40), trees=(1, 2, 3, 4), solved_trees=(1,), sft_at_least=5, sft_at_most=7, ppm_steps=3)
+    s = Settings(problems=(10, 20, 30, 40), trees=(1, 2, 3, 4), solved_trees=(1,), sft_at_least=5, sft_at_most=7, ppm_steps=(3,))
     one = replace(s, **ARMS["no_loop"].settings(s))
-    assert (one.rounds, one.of("problems", 1), one.of("trees", 1), one.sft_at_least, one.sft_at_most, one.ppm_steps) == (1, 100, 10, 20, 28, 12)
+    assert (one.rounds, one.of("problems", 1), one.of("trees", 1), one.sft_at_least, one.sft_at_most, one.ppm_steps) == (1, 100, 10, 20, 28, (12,))
     assert one.of("solved_trees", 1) == 4
     assert (one.of("min_level", 1), one.of("max_level", 1)) == (min(s.min_level), max(s.max_level))
 

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 def settings(folder, **changes):
     small = dict(seed_solutions=0, base_steps=(0, 0), rounds=2, problems=(16,), carry=0, wave=8, rollouts=(3,), more_rollouts=(4, 5), candidates=(3,), ppm_from=2, max_depth=4, temperature=1.0, top_k=0, sft_from="base", sft_passes=0.1, sft_at_least=6, sft_at_most=6,
-                 ppm_steps=4, batch_size=4, pair_batch=4, test_problems=12, search_problems=6, eval_rollouts=2, eval_candidates=2, workers=1,
+                 ppm_steps=(4,), batch_size=4, pair_batch=4, test_problems=12, search_problems=6, eval_rollouts=2, eval_candidates=2, workers=1,
                  problem_file=str(folder / "train.jsonl"), test_file=str(folder / "test.jsonl"))
     return Settings(**{**small, **changes})
 

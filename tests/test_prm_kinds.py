@@ -41,7 +41,7 @@ def run(trees, policy, tmp_path_factory):
         write_lines(run / f"round_{k}" / "search.jsonl", [dict(tree_to_json(t), level=1, subject="s", solved=False) for t in some])
         write_lines(run / f"round_{k}" / "pairs.jsonl", pair_rows(some))
         publish(run / f"round_{k}" / "policy", policy.save)
-    (run / "config.json").write_text(json.dumps(dict(settings=dict(ppm_steps=2, pair_batch=4, ppm_lr=1e-3, ppm_reads="last"))))
+    (run / "config.json").write_text(json.dumps(dict(settings=dict(ppm_steps=[2], pair_batch=4, ppm_lr=1e-3, ppm_reads="last"))))
     return run
 
 
