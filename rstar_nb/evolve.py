@@ -165,7 +165,7 @@ def grow_trees(run, round:int, problems, policy, ppm) -> list:
     return trees
 
 def search_wave(run, round:int, problems, policy, ppm, limits) -> list:
-    "Trees for a wave of problems, straight ones from the first pass; grown ones for at most `limits` (wrong, right) of them."
+    "Trees for a wave of problems, those of the cheap passes; grown ones for at most `limits` (wrong, right) of them."
     trees = first_pass(run, problems, policy)
     if n := run.settings.of("discrepancies", round): second_pass(run, problems, trees, policy, n)
     chosen = [i for right, limit in zip((False, True), limits) for i in [i for i, t in enumerate(trees) if is_solved(t) == right][:limit]]
