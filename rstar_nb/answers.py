@@ -258,9 +258,10 @@ def _tagged_text(value):
 # %% ../nbs/02_answers.ipynb #d4b6d19c
 def is_equivalent(
     given, # what a program returned
-    reference, # what the data set holds
+    reference, # what the data set holds; one that can be called grades by itself
 ) -> bool: # the same answer?
     "Are these the same answer? Strict; `math-verify` in the sandbox decides what our rules do not."
+    if callable(reference): return bool(reference(given))
     verdict = compare(given, reference).verdict
     if verdict != "undecided": return verdict == "equal"
     from rstar_nb.second_opinion import second_opinion               # late: whoever is never in doubt needs no sandbox

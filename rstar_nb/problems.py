@@ -326,7 +326,9 @@ def load_problems(path) -> list[Problem]:
         first_seen[problem.id] = i
         problems.append(problem)
     if not problems: raise ProblemFileError(f"{path}: holds no problem; each line must be one JSON object")
-    return problems
+    if not any(p.id.startswith("rg-") for p in problems): return problems
+    from rstar_nb.sources import with_scorers  # late: only problems of reasoning-gym bring a scorer of their own
+    return with_scorers(problems)
 
 def save_problems(problems, path):
     "Write problems as JSONL, one a line."

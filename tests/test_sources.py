@@ -152,3 +152,18 @@ def test_another_version_of_a_family_is_not_asked():
     game = rg_problems("puzzle24", 1)[0]
     from dataclasses import replace
     assert not rg_correct(replace(game, question="Another one?"), game.answer.replace(" ", "") + " ")
+
+
+def test_the_loop_grades_by_the_family_s_scorer(tmp_path):
+    from rstar_nb.answers import is_equivalent
+    from rstar_nb.problems import load_problems, save_problems
+    from rstar_nb.search import Node, Tree, evaluate
+    game = rg_problems("puzzle24", 1)[0]
+    save_problems([game, Problem("mine", "1 + 1?", "2")], tmp_path / "p.jsonl")
+    scored, mine = load_problems(tmp_path / "p.jsonl")
+    assert (scored, mine.answer) == (game, "2") and type(mine.answer) is str
+    another = game.answer.replace(" ", "")
+    assert is_equivalent(another, scored.answer) and not is_equivalent(24, scored.answer)
+    tree = Tree(game.id, game.question)
+    tree.nodes.append(Node(1, 0, f"answer = {another!r}", answer=another))
+    assert evaluate(tree, 1, scored.answer) == 1.0 and tree.nodes[1].correct
