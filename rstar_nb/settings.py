@@ -65,8 +65,9 @@ class Settings:
         if self.rounds < 0 or self.test_problems < 1: raise ValueError("rounds must be 0 or more, and test_problems 1 or more")
 
     def of(self, name:str, round:int):
-        "The value of a per-round setting in `round` (1 is the first)."
+        "The value of a per-round setting in `round` (1 is the first); a single number holds for all rounds."
         values = getattr(self, name)
+        if not isinstance(values, (tuple, list)): return values
         return values[min(round, len(values)) - 1]
 
 # %% ../nbs/09b_settings.ipynb #f2110857
