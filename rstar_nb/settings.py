@@ -16,8 +16,8 @@ class Settings:
     rounds: int = 4  # rounds of self-evolution
     problems: tuple = (2500,)  # fresh training problems per round, each answered once greedily
     discrepancies: tuple = (4,)  # of those answered wrong, programs with one token changed; 0 = none
-    trees: tuple = (60,)  # how many of those still unsolved get a search tree
-    solved_trees: tuple = (60,)  # how many of those solved get one too, for the PPM's pairs
+    trees: tuple = (40,)  # how many of those still unsolved get a search tree
+    solved_trees: tuple = (40,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
@@ -32,7 +32,7 @@ class Settings:
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (150, 550)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (150, 500)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
@@ -41,7 +41,7 @@ class Settings:
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
-    ppm_steps: tuple = (60, 60, 60, 240)  # optimiser steps of a PPM; the last one is the one that is kept for use
+    ppm_steps: tuple = (50, 60, 60, 240)  # optimiser steps of a PPM; the last one is the one that is kept for use
     max_pairs: int = 12_000  # most recent preference pairs to train it on
     pair_batch: int = 24  # pairs per optimiser step
     batch_size: int = 32  # rows per optimiser step
@@ -51,7 +51,7 @@ class Settings:
     test_problems: int = 600  # held-out problems for the policy alone
     ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
     search_problems: int = 200  # how many of them the PPM-guided search answers too
-    eval_rollouts: int = 4  # rollouts of that search
+    eval_rollouts: int = 3  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
     eval_discrepancies: int = 8  # programs with one token changed that join its tree
     problem_file: str = ""  # JSONL of training problems instead of the generator
