@@ -39,13 +39,14 @@ def runner_ups(policy,
 def one_changed(policy,
                 programs,  # list of (question, steps): greedy programs
                 n:int,  # changes tried for each
+                room:int=4,  # longest rest, in steps of `max_step_tokens`: some changes make the policy repeat itself without end
                 ) -> list:
     "For each program, `n` whole programs that differ from it by one token and what follows from it: lists of `Candidate`, the cheapest change first."
     changes = [(i, logprob, ids) for i, some in enumerate(runner_ups(policy, programs, n)) for _, logprob, ids in some]
     texts = policy.tokenizer.batch_decode([ids for *_, ids in changes], skip_special_tokens=True)
     ended = [is_terminal(text) and text.endswith(STEP_END) for text in texts]  # the new token was the end of the program
     rest = iter(policy.propose([(programs[i][0], []) for (i, *_), e in zip(changes, ended) if not e], 1, [0] * ended.count(False), temperature=0, whole=True,
-                               begun=[ids for (*_, ids), e in zip(changes, ended) if not e]))
+                               max_tokens=room * policy.max_step_tokens, begun=[ids for (*_, ids), e in zip(changes, ended) if not e]))
     found = [[] for _ in programs]
     for (i, logprob, ids), text, e in zip(changes, texts, ended):
         c = Candidate(text.strip("\n"), 0.0, tuple(ids), True) if e else next(rest)[0]

@@ -90,12 +90,15 @@ class PPM:
         "Score in [-1, 1] of each (question, steps), as floats, in order. What siblings have in common is computed once."
         families, scores, share = {}, [0.0] * len(prefixes), can_share_prefix(self.policy.model)
         for i, (question, steps) in enumerate(prefixes): families.setdefault((question, *steps[:-1]) if share and steps else (question, *steps, i), []).append(i)
-        parts = sorted(([members[j:j + 8] for members in families.values() for j in range(0, len(members), 8)]), key=lambda m: len(prefixes[m[0]][0]) + sum(map(len, prefixes[m[0]][1])))
-        per_batch = max(1, batch_size // max(map(len, parts), default=1))
-        for at in range(0, len(parts), per_batch):
-            batch = [i for members in parts[at:at + per_batch] for i in members]
-            together = share and all(prefixes[i][1] for i in batch)
-            found = self._sibling_scores([[prefixes[i] for i in members] for members in parts[at:at + per_batch]]) if together else self.scores([self.encode(*prefixes[i]) for i in batch])
+        # Families of one size together: a smaller one would be padded, and one alone has nothing to share.
+        parts = sorted(([members[j:j + 8] for members in families.values() for j in range(0, len(members), 8)]), key=lambda m: (len(m), max(len(prefixes[i][0]) + sum(map(len, prefixes[i][1])) for i in m)))
+        at = 0
+        while at < len(parts):
+            size = len(parts[at])
+            taken = [m for m in parts[at:at + max(1, batch_size // size)] if len(m) == size]
+            at += len(taken)
+            batch = [i for members in taken for i in members]
+            found = self._sibling_scores([[prefixes[i] for i in members] for members in taken]) if size > 1 else self.scores([self.encode(*prefixes[i]) for i in batch])
             for i, s in zip(batch, found.tolist()): scores[i] = s
         return scores
 

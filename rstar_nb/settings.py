@@ -15,7 +15,7 @@ class Settings:
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
     problems: tuple = (2500,)  # fresh training problems per round, each answered once greedily
-    discrepancies: tuple = (4,)  # of those answered wrong, programs with one token changed; 0 = none
+    discrepancies: tuple = (3,)  # of those answered wrong, programs with one token changed; 0 = none
     trees: tuple = (40,)  # how many of those still unsolved get a search tree
     solved_trees: tuple = (40,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
@@ -53,7 +53,7 @@ class Settings:
     search_problems: int = 200  # how many of them the PPM-guided search answers too
     eval_rollouts: int = 3  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
-    eval_discrepancies: int = 8  # programs with one token changed that join its tree
+    eval_discrepancies: int = 6  # programs with one token changed that join its tree
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator
     workers: int = 2  # executor processes
