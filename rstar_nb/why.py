@@ -21,7 +21,7 @@ from .viz import Picture
 
 # %% ../nbs/12_why_it_works.ipynb #1b1b0309
 def differences(rows, base:str="full") -> list:
-    "Each arm against `base`, seed by seed, in points: accuracy of the policy alone after the last round, its half-width, coverage of the last round. `verdict` is 'better' or 'worse' only if all seeds agree beyond their half-widths."
+    "Each arm against `base`, seed by seed, in points: accuracy of the policy alone after the last round, its half-width, coverage of the last round. `verdict` is 'better' or 'worse' only if several seeds agree beyond their half-widths."
     full, found = {r["seed"]: r for r in rows if r["arm"] == base}, {}
     for r in rows:
         if r["arm"] == base or r["seed"] not in full: continue
@@ -31,7 +31,7 @@ def differences(rows, base:str="full") -> list:
         covered = None if r["coverage"][-1] is None or f["coverage"][-1] is None else round(100 * (r["coverage"][-1] - f["coverage"][-1]), 1)
         found.setdefault(r["arm"], []).append(dict(seed=r["seed"], points=round(100 * (p - q), 1), half=round(100 * half, 1), coverage=covered))
     sure = lambda seeds, sign: len(seeds) > 1 and all(sign * s["points"] > s["half"] for s in seeds)
-    return [dict(arm=arm, seeds=seeds, verdict="better" if sure(seeds, 1) else "worse" if sure(seeds, -1) else "not told apart") for arm, seeds in found.items()]
+    return [dict(arm=arm, seeds=seeds, verdict="one seed" if len(seeds) < 2 else "better" if sure(seeds, 1) else "worse" if sure(seeds, -1) else "not told apart") for arm, seeds in found.items()]
 
 def differences_text(found) -> str:
     "One line per arm."
