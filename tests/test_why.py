@@ -20,7 +20,7 @@ def test_a_verdict_needs_every_seed_beyond_its_half_width_with_the_same_sign():
     rows = [arm("full", 0, [.4, .7]), arm("full", 1, [.4, .72]), arm("harmed", 0, [.4, .5]), arm("harmed", 1, [.4, .6]), arm("better", 0, [.4, .9]), arm("better", 1, [.4, .85]),
             arm("once", 0, [.4, .5]), arm("once", 1, [.4, .71]), arm("torn", 0, [.4, .5]), arm("torn", 1, [.4, .9]), arm("alone", 0, [.4, .1])]
     found = {d["arm"]: d for d in differences(rows)}
-    assert {name: d["verdict"] for name, d in found.items()} == dict(harmed="worse", better="better", once="not told apart", torn="not told apart", alone="not told apart")
+    assert {name: d["verdict"] for name, d in found.items()} == dict(harmed="worse", better="better", once="not told apart", torn="not told apart", alone="one seed")
     assert found["harmed"]["seeds"][0] == dict(seed=0, points=-20.0, half=6.6, coverage=0.0)  # 1.96 * sqrt(.5 * .5 / 400 + .7 * .3 / 400) = .0664
     assert "full" not in found
 
