@@ -19,7 +19,7 @@ from .executor import Executor
 from .policy import Policy, derive_seed
 from .prm import PPM
 from .problems import load_problems, make_problem
-from .search import ppm_weight, trajectories, tree_from_json, tree_to_json, vote
+from .search import likely_weight, trajectories, tree_from_json, tree_to_json, vote
 from .store import is_complete, write_text
 from .viz import INK, PAPER, Picture, show_trees
 
@@ -150,7 +150,8 @@ def grow_again(folder, round:int, problem, executor, load_policy=Policy.load, lo
     folder = Path(folder)
     s = json.loads((folder / "config.json").read_text())["settings"]
     policy, ppm = load_policy(folder / f"round_{round}" / "policy"), load_ppm(folder / f"round_{round}" / "ppm")
-    _, (tree,) = evaluate_search(policy, ppm, executor, [problem], s["eval_rollouts"], s["eval_candidates"], s["max_depth"], derive_seed(s["seed"], "evaluate", round))
+    _, (tree,) = evaluate_search(policy, ppm, executor, [problem], s["eval_rollouts"], s["eval_candidates"], s["max_depth"], derive_seed(s["seed"], "evaluate", round),
+                                 discrepancies=s.get("eval_discrepancies", 0))
     for x in trajectories(tree): tree.nodes[x["node"]].correct = x["answer"] is not None and is_equivalent(x["answer"], problem.answer)
     return tree
 
@@ -195,7 +196,7 @@ def rollouts_right(tree) -> int:
 
 def search_words(tree, answer:str) -> str:
     "What a search came to: '0 of 6 rollouts right, answer 27, which is wrong'."
-    said = vote(tree, ppm_weight)
+    said = vote(tree, likely_weight)
     verdict = "no answer" if said is None else f"answer {f'{said:.10g}' if isinstance(said, float) else str(said)[:40]}, which is {'right' if is_equivalent(said, answer) else 'wrong'}"
     return f"{rollouts_right(tree)} of {tree.rollouts} rollouts right, {verdict}"
 

@@ -212,13 +212,13 @@ def fixed(folder, problem): return Fixed([t.replace("{right}", problem.answer) f
 
 def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
     from rstar_nb.rounds import read_two_rounds, rounds_with_models, show_two_rounds, two_rounds, write_two_rounds
-    from rstar_nb.search import ppm_weight, vote
+    from rstar_nb.search import likely_weight, vote
     run, problems = run_with_models(tmp_path / "run")
     assert rounds_with_models(run) == [1, 2]
     p = problems[3]
     found = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
     assert found["problem"] == p.id and p.level == 4 and found["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
-    for k, t in found["trees"].items(): assert (vote(t, ppm_weight), t.tokens) == (found["recorded"][k]["answer"], found["recorded"][k]["tokens"])
+    for k, t in found["trees"].items(): assert (vote(t, likely_weight), t.tokens) == (found["recorded"][k]["answer"], found["recorded"][k]["tokens"])
     assert [[n.correct for n in t.nodes[1:]] for t in found["trees"].values()] == [[False, False], [False, True, None]]
     write_two_rounds(run, found)
     assert read_two_rounds(run) == found
