@@ -91,10 +91,10 @@ class AdapterPolicy(Policy):
         super().__init__(base.model, base.tokenizer, prompt, max_step_tokens, max_rows)
         self.base, self.adapter = base, adapter
 
-    def propose(self, prefixes, k:int, seeds, temperature:float=1.0, whole:bool=False, max_tokens:int=None):
+    def propose(self, prefixes, k:int, seeds, temperature:float=1.0, whole:bool=False, max_tokens:int=None, begun=None):
         self.base.use(self.adapter)
         if whole: max_tokens = max_tokens or 4 * self.max_step_tokens  # a raw model may never come to an end
-        return super().propose(prefixes, k, seeds, temperature, whole, max_tokens)
+        return super().propose(prefixes, k, seeds, temperature, whole, max_tokens, begun)
 
     def save(self, folder): save_adapter(self.base, self.adapter, folder)
 
