@@ -17,7 +17,7 @@ def runner_ups(policy,
                per_token:int=2,  # runners-up looked at in one place
                batch_size:int=192) -> list:
     "For each program its `n` cheapest changes of one token: [(cost, log-probability up to and with the changed token, the program's tokens up to and with it)], cheapest first."
-    begun = [policy.encode(q) for q, _ in programs]
+    prompts = [policy.encode(q) for q, _ in programs]
     whole = [policy.encode(q, steps) for q, steps in programs]
     found, order = [None] * len(programs), sorted(range(len(programs)), key=lambda i: len(whole[i]))
     for at in range(0, len(order), batch_size):
@@ -26,7 +26,7 @@ def runner_ups(policy,
         ids = torch.tensor([whole[i] + [policy.pad] * (width - len(whole[i])) for i in rows], device=policy.model.device)
         hidden = backbone(policy.model)(ids).last_hidden_state
         for row, i in enumerate(rows):
-            first, own = len(begun[i]), torch.tensor(whole[i][len(begun[i]):])
+            first, own = len(prompts[i]), torch.tensor(whole[i][len(prompts[i]):])
             logp = policy.model.get_output_embeddings()(hidden[row, first - 1:len(whole[i]) - 1]).float().log_softmax(-1).cpu()
             taken, best = logp.gather(1, own[:, None])[:, 0], logp.topk(per_token + 1)
             so_far = taken.cumsum(0) - taken

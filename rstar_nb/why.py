@@ -121,7 +121,7 @@ def approaches(rows, curves=None) -> list:
         base, last = curves["rounds"][0], curves["rounds"][-1]
         for name, entry in (("best of N samples of the base (vote)", base), ("best of N samples of the evolved policy (vote)", last)):
             r = max((x for x in entry["results"] if x["strategy"] == "majority"), key=lambda x: x["budget"])
-            table.insert(1, dict(approach=name, told="moderate, hits a ceiling", measured=[f"{100 * r['accuracy']:.1f} % with {r['tokens']['generated']:.0f} tokens a question, default run, round {entry['round']}, n = {r['n']}"]))
+            table.insert(1, dict(approach=name, told="moderate, hits a ceiling", measured=[f"{100 * r['accuracy']:.1f} % with {r['tokens']['generated']:.0f} tokens a question, run of the curves, round {entry['round']}, n = {r['n']}"]))
     return table
 
 # %% ../nbs/12_why_it_works.ipynb #b6162ba0

@@ -66,3 +66,8 @@ def test_a_change_that_ends_the_program_ends_it(policy, monkeypatch):
     monkeypatch.setattr("rstar_nb.discrepancies.runner_ups", lambda *a, **k: [[(0.5, -1.0, ids)]])
     (candidate,), = one_changed(policy, [(question, ["answer = 3 + 4"])], 1)
     assert (candidate.text, candidate.ids, candidate.logprob, candidate.finished) == ("answer = 3", tuple(ids), -1.0, True)
+
+
+def test_an_empty_program_has_nothing_to_change(policy, programs):
+    assert runner_ups(policy, [("How many?", []), programs[0]], 2)[0] == []
+    assert [len(some) for some in one_changed(policy, [("How many?", []), programs[0]], 2)] == [0, 2]
