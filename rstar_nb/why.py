@@ -104,7 +104,8 @@ def plot_plateau(found) -> Picture:
     c.imshow(share, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(share):
         for x, v in enumerate(row): c.text(x, y, f"{v:.0f}", ha="center", va="center", fontsize=8)
-    c.set(title="test problems, last policy, %", xticks=range(len(levels)), xticklabels=levels, xlabel="level", yticks=range(len(subjects)), yticklabels=subjects)
+    ns = [n for _, n in found["last"].values()]
+    c.set(title=f"last policy, % of {min(ns)}-{max(ns)} test problems", xticks=range(len(levels)), xticklabels=levels, xlabel="level", yticks=range(len(subjects)), yticklabels=subjects)
     fig.tight_layout()
     worst = sorted(found["last"].items(), key=lambda kv: kv[1][0] / kv[1][1])[:6]
     return Picture(fig, "\n".join([f"round {r['round']}: {r['coverage']['correct']} of {r['coverage']['n']} solved, {r['rows_with_a_new_one']} of {r['rows']} rows new in form" for r in found["rounds"]] + [f"{k}: {x} of {n}" for k, (x, n) in worst]))
