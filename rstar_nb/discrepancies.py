@@ -30,9 +30,10 @@ def runner_ups(policy,
             logp = policy.model.get_output_embeddings()(hidden[row, first - 1:len(whole[i]) - 1]).float().log_softmax(-1).cpu()
             taken, best = logp.gather(1, own[:, None])[:, 0], logp.topk(per_token + 1)
             so_far = taken.cumsum(0) - taken
-            changes = [(float(taken[t] - v), float(so_far[t] + v), [*whole[i][first:first + t], token])
-                       for t in range(len(own)) for v, token in zip(best.values[t], best.indices[t].tolist()) if token != own[t]]
-            found[i] = sorted(changes, key=lambda c: c[0])[:n]
+            costs = (taken[:, None] - best.values).masked_fill(best.indices == own[:, None], torch.inf).flatten()
+            cheapest = [divmod(c, per_token + 1) for c in costs.argsort(stable=True)[:n].tolist()]
+            found[i] = [(float(taken[t] - best.values[t, j]), float(so_far[t] + best.values[t, j]), [*whole[i][first:first + t], int(best.indices[t, j])])
+                        for t, j in cheapest if best.indices[t, j] != own[t]]
     return found
 
 # %% ../nbs/06a_discrepancies.ipynb #6786883b
