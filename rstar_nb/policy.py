@@ -144,11 +144,11 @@ class Policy:
                 seeds,  # one seed per prefix
                 temperature:float=1.0,  # 0 = greedy
                 whole:bool=False,  # go on to the end of the solution instead of one step
-                max_tokens:int=None,  # limit per candidate; default one step, or 5 of the longest steps if whole
+                max_tokens:int=None,  # limit per candidate; default one step, or 12 steps if whole
                 begun=None,  # token ids that the candidates of each prefix begin with; their log-probability is not counted
                 ) -> list[list[Candidate]]:
         "`k` candidates for each prefix, in the order of `prefixes`."
-        max_tokens = max_tokens or self.max_step_tokens * (5 if whole else 1)
+        max_tokens = max_tokens or self.max_step_tokens * (12 if whole else 1)
         encoded, begun = [self.encode(q, steps) for q, steps in prefixes], begun or [()] * len(prefixes)
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]) + len(begun[i]))
         found, per_batch = [None] * len(encoded), max(1, self.max_rows // k)

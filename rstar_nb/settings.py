@@ -16,12 +16,11 @@ class Settings:
     rounds: int = 4  # rounds of self-evolution
     problems: tuple = (2500,)  # fresh training problems per round, each answered once greedily
     discrepancies: tuple = (3,)  # of those answered wrong, programs with one token changed; 0 = none
-    solved_changed: tuple = (400,)  # how many of those answered right get them too, so that the PPM's pairs do not all speak against the likeliest program
     trees: tuple = (40,)  # how many of those still unsolved get a search tree
     solved_trees: tuple = (40,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
-    adaptive: bool = True  # draw more of the levels and subjects of which the round before solved some but not most (generated problems only)
+    adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
     wave: int = 1250  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (3,)  # rollouts per tree at first
@@ -58,7 +57,6 @@ class Settings:
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator
     workers: int = 2  # executor processes
-    timeout: float = 0.5  # CPU seconds a program may take; what the model means to write takes milliseconds
     preload: str = ""  # modules programs may import besides the standard library's, e.g. "sympy numpy"; each slows the executor
     allow_weak_sandbox: bool = False  # run model-written code even where the sandbox is weak
 
