@@ -26,7 +26,7 @@ def last_json(data):
 # %% ../nbs/15_command_line.ipynb #341421ff
 @app.command()
 def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
-           preset: Optional[str] = typer.Option(None, "--preset", help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a folder; or tiny-long (default: tiny, trained from nothing)."),
+           preset: Optional[str] = typer.Option(None, "--preset", help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a folder (default: tiny, trained from nothing)."),
            seed: Optional[int] = typer.Option(None, "--seed", help="Everything random follows from it (default 0)."),
            rounds: Optional[int] = typer.Option(None, "--rounds", help="Rounds of self-evolution (default 4)."),
            resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
@@ -47,7 +47,6 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
     if allow_weak_sandbox: values["allow_weak_sandbox"] = True
     if resume and begun:
         given, preset = preset, preset_of(out)
-        if given and not find_preset(given).source: given = "tiny"  # a longer run of the tiny model differs in its settings alone
         if given not in (None, preset): raise StoreError(f"{out} was started with --preset {preset}; leave --preset out or choose another --out")
         values = {**asdict(load_settings(out)), **values}
     else: values = {**find_preset(preset or "tiny").settings, **values}

@@ -34,7 +34,6 @@ class Preset:
 
 PRESETS = {p.name: p for p in (
     Preset("tiny", ""),
-    Preset("tiny-long", "", settings=dict(problems=(5000,), discrepancies=(6,), trees=(80,), sft_at_least=900, sft_at_most=900, ppm_steps=(60, 120, 120, 480))),
     Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, bits=16, context=512, max_step_tokens=48, max_rows=64, settings=dict(
         base_steps=(100, 0), seed_solutions=300, muon_lr=0.0, rounds=2, problems=(200,), trees=(120,), carry=0, discrepancies=(0,), eval_discrepancies=0, wave=50, rollouts=(3,), more_rollouts=(4, 6), candidates=(5,), max_depth=5, temperature=0.8, top_k=8, sft_from="base",
         sft_passes=2.0, sft_at_least=60, sft_at_most=100, ppm_steps=(40,), pair_batch=4, batch_size=8, lr=5e-4, ppm_lr=2e-4,

@@ -91,9 +91,8 @@ def preset_of(run) -> str:
     except (OSError, ValueError): raise ModelError(f"{config}: no readable settings there; give the folder that `rstar evolve --out` wrote") from None
 
 def models_for(name:str, device=None) -> PretrainedModels:
-    "The models of a preset, loaded; None for a tiny one, which the loop makes itself. Raises ModelError."
-    p = preset(name)
-    return PretrainedModels(p, device) if p.source else None
+    "The models of a preset, loaded; None for the tiny one, which the loop makes itself. Raises ModelError."
+    return None if name == "tiny" else PretrainedModels(preset(name), device)
 
 # %% ../nbs/13f_pretrained.ipynb #a0577e58
 def model_card(run, p:Preset=None, round:int=None) -> str:

@@ -100,16 +100,6 @@ def test_another_preset_is_refused_on_resume(run, here):
     assert code == 1 and err.startswith(f"error: {run} was started with --preset") and err.count("\n") == 1
 
 
-def test_the_long_preset_is_the_tiny_model_with_other_settings(here, tmp_path):
-    few = [x for pair in ("seed_solutions=30", "base_steps=1,0", "rounds=0", "test_problems=2", "ood_problems=1", "workers=1") for x in ("--set", pair)]
-    code, out, err = here("evolve", "--preset", "tiny-long", "--out", tmp_path / "run", "--quiet", *few)
-    assert code == 0, err
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["preset"] == "tiny" and config["settings"]["problems"] == [5000] and config["settings"]["base_steps"] == [1, 0]
-    code, out, err = here("evolve", "--preset", "tiny-long", "--out", tmp_path / "run", "--quiet", "--resume")
-    assert code == 0, err
-
-
 def test_solve_and_eval_load_adapters(run, here):
     code, out, err = here("solve", "What is 2 plus 2?", "--run", run, "--budget", 60, "--strategy", "greedy")
     assert code == 0 and json.loads(out.splitlines()[-1])["tokens"] > 0, err
