@@ -15,6 +15,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from .problems import numbered
 from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
 
 warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # releases before 5.24 know it by this name only
@@ -29,8 +30,8 @@ def is_terminal(step:str) -> bool:
     return "answer" in step and bool(_ANSWER.search(step))  # the first test spares most steps the second
 
 def plain_prompt(question:str) -> str:
-    "The prompt of a model trained on our format: the question, then an empty line."
-    return question + STEP_END
+    "The prompt of a model trained on our format: the question, sentences numbered, then an empty line."
+    return numbered(question) + STEP_END
 
 # %% ../nbs/04_policy.ipynb #a71ea59c
 _PIECES = Regex(r"\n\n|\n|\d{1,3}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
@@ -78,10 +79,10 @@ def pick_tokens(logits,  # (rows, vocabulary) scores of the next token
     logp = logits.float().log_softmax(-1)
     if temperature == 0: ids = logp.argmax(-1)
     else:
-        scaled = logp / temperature
-        if 0 < top_k < logp.shape[-1]: scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[:, -1:], -torch.inf)
-        cum = scaled.softmax(-1).cumsum(-1)
-        ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        likely, which = logp.topk(top_k) if 0 < top_k < logp.shape[-1] else (logp, None)
+        cum = (likely / temperature).softmax(-1).cumsum(-1)
+        ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True).clamp(max=cum.shape[-1] - 1)
+        ids = (ids if which is None else which.gather(1, ids))[:, 0]
     return ids, logp.gather(1, ids[:, None])[:, 0]
 
 # %% ../nbs/04_policy.ipynb #868d24d6
@@ -144,11 +145,11 @@ class Policy:
                 seeds,  # one seed per prefix
                 temperature:float=1.0,  # 0 = greedy
                 whole:bool=False,  # go on to the end of the solution instead of one step
-                max_tokens:int=None,  # limit per candidate; default one step, or 12 steps if whole
+                max_tokens:int=None,  # limit per candidate; default one step, or 8 of the longest steps if whole
                 begun=None,  # token ids that the candidates of each prefix begin with; their log-probability is not counted
                 ) -> list[list[Candidate]]:
         "`k` candidates for each prefix, in the order of `prefixes`."
-        max_tokens = max_tokens or self.max_step_tokens * (12 if whole else 1)
+        max_tokens = max_tokens or self.max_step_tokens * (8 if whole else 1)
         encoded, begun = [self.encode(q, steps) for q, steps in prefixes], begun or [()] * len(prefixes)
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]) + len(begun[i]))
         found, per_batch = [None] * len(encoded), max(1, self.max_rows // k)

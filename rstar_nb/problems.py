@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTING_STARTS', 'COUNTING_OPS', 'SEQUENCE_STARTS',
            'SEQUENCE_OPS', 'DIVISOR_STARTS', 'DIVISOR_OPS', 'EQUATION_STARTS', 'EQUATION_OPS', 'SUBJECTS', 'PEOPLE',
-           'ITEMS', 'THINGS', 'LETTERS', 'RESERVED', 'SPLITS', 'Problem', 'Op', 'Subject', 'split_of', 'number_text',
-           'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant', 'ProblemFileError',
+           'ITEMS', 'THINGS', 'LETTERS', 'RESERVED', 'SPLITS', 'Problem', 'Op', 'numbered', 'Subject', 'split_of',
+           'number_text', 'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant', 'ProblemFileError',
            'load_problems', 'save_problems']
 
 # %% ../nbs/01_problems.ipynb #8340ecb6
@@ -34,6 +34,14 @@ class Op:
     code: str  # a Python expression; {v} is the value so far
     low_high: tuple = ()  # one (low, high) range for each of a, b, c
     needs: str = ""  # a line the expression needs first, e.g. "import math"
+
+# %% ../nbs/01_problems.ipynb #37d6b9fd
+_SENTENCE = re.compile(r"\A(?=\S)|(?<=[.?!]\s)(?=\S)")  # the places where a sentence begins
+
+def numbered(text:str) -> str:
+    "The text with a number in front of each sentence, for steps to cite."
+    count = itertools.count(1)
+    return _SENTENCE.sub(lambda _: f"({next(count)}) ", text)
 
 # %% ../nbs/01_problems.ipynb #e9c3c390
 STORY_STARTS = (
@@ -190,7 +198,7 @@ def _draft(subject, level, rng):
     words = dict(N=rng.choice(PEOPLE), items=rng.choice(ITEMS), thing=rng.choice(THINGS))
     name = rng.choice(spec.names).format(**words)
     ask, wrap = rng.choice(spec.asks)
-    sentences, steps, codes, value = [], [], [], None
+    says, steps, codes, value = [], [], [], None
     for i in range(level):
         op = rng.choice(spec.ops if i else spec.starts)
         numbers = _numbers(op, rng, used)
@@ -205,11 +213,12 @@ def _draft(subject, level, rng):
         codes.append(code)
         last = i == level - 1
         line = "answer = " + wrap.format(code) if last else f"{after} = {code}"
-        sentences.append(rng.choice(op.say).format(**slots))
-        steps.append("\n".join(filter(None, ["# " + op.note.format(**slots), op.needs, line])))
+        says.append(rng.choice(op.say).format(**slots))
+        cited = 1 + sum(len(_SENTENCE.findall(said)) for said in says[:-1])
+        steps.append("\n".join(filter(None, [f"# ({cited}) " + op.note.format(**slots), op.needs, line])))
     if wrap.startswith("len") and not _telling(codes, name): return None
     if wrap != "{}": value = eval(wrap.format("v"), {"v": value})
-    return " ".join(sentences + [ask.format(**words, Y=after)]), steps, value
+    return " ".join(says + [ask.format(**words, Y=after)]), steps, value
 
 # %% ../nbs/01_problems.ipynb #c21e3a8c
 SPLITS = {"train": range(1, 7), "test": range(1, 7), "ood": range(7, 9)}
@@ -283,7 +292,8 @@ def renumber(texts,  # a question, then texts that use its numbers
         low, high = max(3, int(n * 0.7)), int(n * 1.4) + 4
         fresh[n] = rng.choice([m for m in range(low, high + len(taken)) if m not in taken and m != n])
         taken.add(fresh[n])
-    return [re.sub(r"\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), t) for t in texts]
+    # The number of a cited sentence stays: "# (3) add 3" may become "# (3) add 5".
+    return [re.sub(r"(?<!# \()(?<!\d)\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), t) for t in texts]
 
 # %% ../nbs/01_problems.ipynb #47cd139d
 def number_variant(problem:Problem,  # a generated problem

@@ -20,7 +20,7 @@ class Settings:
     solved_trees: tuple = (40,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
-    adaptive: bool = True  # draw more of the levels and subjects that stayed unsolved in the round before (generated problems only)
+    adaptive: bool = True  # draw most of the levels and subjects that the round before solved in part (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
     wave: int = 1250  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (3,)  # rollouts per tree at first
@@ -32,7 +32,7 @@ class Settings:
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (150, 500)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (150, 400)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
@@ -57,6 +57,7 @@ class Settings:
     problem_file: str = ""  # JSONL of training problems instead of the generator
     test_file: str = ""  # JSONL of held-out problems instead of the generator
     workers: int = 2  # executor processes
+    timeout: float = 1.0  # CPU seconds a program may take
     preload: str = ""  # modules programs may import besides the standard library's, e.g. "sympy numpy"; each slows the executor
     allow_weak_sandbox: bool = False  # run model-written code even where the sandbox is weak
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rstar_nb.evolve import evolve, load_settings, unsolved_shares
+from rstar_nb.evolve import draw_weights, evolve, load_settings
+from rstar_nb.problems import SUBJECTS
 from rstar_nb.settings import Settings, parse_settings
 from rstar_nb.store import StoreError, is_complete, read_lines
 
@@ -110,10 +111,12 @@ def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
     assert len(trees) == 4
 
 
-def test_what_stayed_unsolved_is_drawn_more_often():
-    rows = [dict(level=2, subject="story", solved=i < 3) for i in range(4)] + [dict(level=3, subject="story", solved=True)]
-    shares = unsolved_shares(rows, range(2, 5))
-    assert shares[2, "story"] == .25 and shares[3, "story"] == .1 and shares[4, "story"] == shares[2, "equation"] == 1
+def test_what_is_solved_in_part_is_drawn_most():
+    rows = [dict(level=l, subject="story", solved=i < n) for l, n in ((2, 9), (3, 3), (4, 0)) for i in range(9)] + [dict(level=2, subject="equation", solved=i < 2) for i in range(4)]
+    weights = draw_weights(rows, range(2, 6))
+    assert weights[2, "story"] == weights[4, "story"] == weights[5, "story"] == .05 and weights[3, "story"] == pytest.approx(3 ** -.5 * 2 / 3)
+    assert weights[3, "equation"] == pytest.approx(.375) and weights[4, "equation"] == pytest.approx(.125 ** .5 * .875)  # a quarter and an eighth solved, it supposes
+    assert set(weights) == {(l, s) for l in range(2, 6) for s in SUBJECTS}
 
 
 def test_resume_without_a_run(tmp_path):

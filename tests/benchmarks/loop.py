@@ -12,11 +12,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from rstar_nb.evolve import load_settings
 from rstar_nb.executor import Executor
 from rstar_nb.policy import Candidate, Policy
 from rstar_nb.prm import PPM
 from rstar_nb.problems import generate
-from rstar_nb.search import Tree, search
+from rstar_nb.search import Tree, no_garbage_collection, search
 from rstar_nb.store import machine, read_lines
 
 
@@ -32,16 +33,18 @@ def forward_clock(*models):
         for hook in hooks: hook.remove()
 
 
-def search_speed(run, n_problems=200, rollouts=4, candidates=5):
-    "Searching with the run's last policy and PPM."
+def search_speed(run, n_problems=200):
+    "Growing trees with the run's last policy, PPM and settings."
+    settings = load_settings(run)
     last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
     policy, ppm = Policy.load(run / f"round_{last}" / "policy"), PPM.load(run / f"round_{last}" / "ppm") if last else None
     problems = generate(n_problems, "train", seed=987)
-    # The PPM calls the transformer below the head, the policy the whole model.
-    models = [policy.model] + ([ppm.policy.model.get_decoder()] if ppm else [])
+    policy.top_k = settings.top_k
+    # The policy calls the whole model; the PPM the transformer, then the head.
+    models = [policy.model] + ([ppm.policy.model.get_decoder(), ppm.policy.model.get_output_embeddings()] if ppm else [])
     with Executor(workers=2) as executor, forward_clock(*models) as inside:
         start = time.perf_counter()
-        trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, references={p.id: p.answer for p in problems}, ppm=ppm)
+        trees = search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", last), settings.of("candidates", last), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
         seconds = time.perf_counter() - start
     return dict(problems=n_problems, seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
                 rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1), nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds))
@@ -61,13 +64,14 @@ class InstantExecutor:
 def engine_speed(nodes, candidates=4, depth=8):
     "Tree nodes per second, with nothing behind the tree."
     start, made = time.perf_counter(), 0
-    while made < nodes:
-        tree = Tree("engine", "nothing")
-        while len(tree.nodes) < nodes - made:
-            before = len(tree.nodes)
-            search([tree], InstantPolicy(), InstantExecutor(), rollouts=tree.rollouts + 1, candidates=candidates, max_depth=depth)
-            if len(tree.nodes) == before: break
-        made += len(tree.nodes)
+    with no_garbage_collection():  # as within one long search; here each rollout is a search of its own, to stop at a number of nodes
+        while made < nodes:
+            tree = Tree("engine", "nothing")
+            while len(tree.nodes) < nodes - made:
+                before = len(tree.nodes)
+                search([tree], InstantPolicy(), InstantExecutor(), rollouts=tree.rollouts + 1, candidates=candidates, max_depth=depth)
+                if len(tree.nodes) == before: break
+            made += len(tree.nodes)
     return round(made / (time.perf_counter() - start))
 
 
