@@ -35,15 +35,15 @@ class Preset:
 PRESETS = {p.name: p for p in (
     Preset("tiny", ""),
     Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, bits=16, context=512, max_step_tokens=48, max_rows=64, settings=dict(
-        base_steps=(100, 0), seed_solutions=300, muon_lr=0.0, rounds=2, problems=(200,), trees=(120,), carry=0, discrepancies=(0,), eval_discrepancies=0, wave=50, rollouts=(3,), more_rollouts=(4, 6), candidates=(5,), max_depth=5, temperature=0.8, top_k=8, sft_from="base",
+        base_steps=(100, 0), timeout=2.0, seed_solutions=300, muon_lr=0.0, rounds=2, problems=(200,), trees=(120,), carry=0, discrepancies=(0,), eval_discrepancies=0, wave=50, rollouts=(3,), more_rollouts=(4, 6), candidates=(5,), max_depth=5, temperature=0.8, top_k=8, sft_from="base",
         sft_passes=2.0, sft_at_least=60, sft_at_most=100, ppm_steps=(40,), pair_batch=4, batch_size=8, lr=5e-4, ppm_lr=2e-4,
         test_problems=200, search_problems=50, eval_rollouts=3, eval_candidates=4)),
     Preset("qwen2.5-math-1.5b", "Qwen/Qwen2.5-Math-1.5B", context=2048, max_step_tokens=256, settings=dict(
-        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
+        base_steps=(0, 0), timeout=2.0, seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=(600,), pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
     Preset("qwen2.5-math-7b", "Qwen/Qwen2.5-Math-7B", context=2048, max_step_tokens=256, max_rows=96, settings=dict(
-        base_steps=(0, 0), seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
+        base_steps=(0, 0), timeout=2.0, seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
         sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=(600,), pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
         test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
 )}

@@ -34,7 +34,7 @@ def plain_prompt(question:str) -> str:
     return numbered(question) + STEP_END
 
 # %% ../nbs/04_policy.ipynb #a71ea59c
-_PIECES = Regex(r"\n\n|\n|\d{1,3}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
+_PIECES = Regex(r"\n\n|\n|\(\d\) |\d{1,3}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
 
 def train_tokenizer(texts,  # sample of questions and programs
                     vocab_size:int=4096,  # upper limit

@@ -14,6 +14,7 @@ from .adapters import AdapterPolicy, AdapterPPM, SharedBase, fine_tune_adapter, 
 from .evolve import round_row, seed_rows
 from .models import SHAPES, ModelError, Preset, check_machine, find_weights, load_base, preset, shape_of
 from .policy import derive_seed
+from .problems import uncited
 from .prompts import StepPrompt, first_round_filter, is_chat_model
 from .settings import Settings
 from .store import is_complete, publish, read_lines
@@ -56,7 +57,8 @@ class PretrainedModels:
 
     def seed_rows(self, settings, round:int) -> list:
         "Short worked examples of the generator that teach the format, with other numbers in every round; none if the preset does without."
-        return seed_rows(settings, 1, levels=(1, 2, 3), first=round) if settings.seed_solutions else []
+        rows = seed_rows(settings, 1, levels=(1, 2, 3), first=round) if settings.seed_solutions else []
+        return [dict(r, steps=[uncited(s) for s in r["steps"]]) for r in rows]
 
     def choose(self, rows, round:int) -> list:
         "Rows to learn from: in the first round only well-formed ones."

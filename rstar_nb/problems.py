@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTING_STARTS', 'COUNTING_OPS', 'SEQUENCE_STARTS',
            'SEQUENCE_OPS', 'DIVISOR_STARTS', 'DIVISOR_OPS', 'EQUATION_STARTS', 'EQUATION_OPS', 'SUBJECTS', 'PEOPLE',
-           'ITEMS', 'THINGS', 'LETTERS', 'RESERVED', 'SPLITS', 'Problem', 'Op', 'numbered', 'Subject', 'split_of',
-           'number_text', 'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant', 'ProblemFileError',
-           'load_problems', 'save_problems']
+           'ITEMS', 'THINGS', 'LETTERS', 'RESERVED', 'SPLITS', 'Problem', 'Op', 'numbered', 'uncited', 'Subject',
+           'split_of', 'number_text', 'make_problem', 'gold_program', 'generate', 'renumber', 'number_variant',
+           'ProblemFileError', 'load_problems', 'save_problems']
 
 # %% ../nbs/01_problems.ipynb #8340ecb6
 import hashlib, itertools, json, random, re
@@ -42,6 +42,10 @@ def numbered(text:str) -> str:
     "The text with a number in front of each sentence, for steps to cite."
     count = itertools.count(1)
     return _SENTENCE.sub(lambda _: f"({next(count)}) ", text)
+
+def uncited(step:str) -> str:
+    "The step without the number of the sentence it cites, for a model whose prompt does not number sentences."
+    return re.sub(r"^# \(\d+\) ", "# ", step)
 
 # %% ../nbs/01_problems.ipynb #e9c3c390
 STORY_STARTS = (

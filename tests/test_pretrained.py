@@ -66,6 +66,7 @@ def test_a_small_base_is_taught_the_format_first(folder):
     policy = m.first_policy(s)
     assert policy.prompt.shots == 0 and any(v.abs().sum() > 0 for k, v in m.base.weights("policy").items() if "lora_B" in k)
     first, second = m.seed_rows(s, 0), m.seed_rows(s, 1)
+    assert not any("# (" in step for r in first for step in r["steps"])  # its prompt does not number sentences
     assert len(first) == len(second) == 12 and {len(r["steps"]) for r in first} <= {1, 2, 3} and first != second and m.seed_rows(settings(folder), 1) == []
 
 
