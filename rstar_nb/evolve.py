@@ -35,7 +35,7 @@ def seed_rows(settings, passes:int, levels=None, first:int=0) -> list:
     rows = []
     for i in range(first, first + passes):
         for p, steps in examples:
-            question, *fresh = renumber([p.question, *steps], random.Random(f"{settings.seed}/{p.id}/{i}")) if i else (p.question, *steps)
+            question, *fresh = renumber([p.question, *steps], random.Random(f"{settings.seed}/{p.id}/{i}"), wide=True) if i else (p.question, *steps)
             rows.append(dict(problem_id=p.id, question=question, steps=fresh))
     return rows
 
@@ -44,7 +44,7 @@ def renumbered(rows, passes:int, seed:int) -> list:
     copies = list(rows)
     for i in range(1, passes):
         for j, row in enumerate(rows):
-            question, *steps = renumber([row["question"], *row["steps"]], random.Random(f"{seed}/{i}/{j}"))
+            question, *steps = renumber([row["question"], *row["steps"]], random.Random(f"{seed}/{i}/{j}"), wide=True)
             copies.append(dict(row, question=question, steps=steps))
     return copies
 

@@ -289,11 +289,13 @@ def _cells(levels, weights, seed):
 
 # %% ../nbs/01_problems.ipynb #53fac74c
 def renumber(texts,  # a question, then texts that use its numbers
-             rng:random.Random) -> list:
-    "The texts with each number of the first one replaced by a fresh one of similar size, the same in all texts."
+             rng:random.Random,
+             wide:bool=False,  # any number with as many digits, instead of one of similar size
+             ) -> list:
+    "The texts with each number of the first one replaced by a fresh one, the same in all texts."
     fresh, taken = {}, set(RESERVED)
     for n in sorted({int(t) for t in re.findall(r"\d+", texts[0])}):
-        low, high = max(3, int(n * 0.7)), int(n * 1.4) + 4
+        low, high = (max(3, 10 ** (len(str(n)) - 1)), 10 ** len(str(n)) - 1) if wide else (max(3, int(n * 0.7)), int(n * 1.4) + 4)
         fresh[n] = rng.choice([m for m in range(low, high + len(taken)) if m not in taken and m != n])
         taken.add(fresh[n])
     # The number of a cited sentence stays: "# (3) add 3" may become "# (3) add 5".

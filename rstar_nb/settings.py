@@ -32,18 +32,18 @@ class Settings:
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (150, 400)  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    base_steps: tuple = (150, 350)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
     sft_passes: float = 4.0  # passes over the training rows
-    sft_at_least: int = 420  # optimiser steps, whatever the number of rows
-    sft_at_most: int = 420  # an upper limit, to keep a round to minutes
+    sft_at_least: int = 380  # optimiser steps, whatever the number of rows
+    sft_at_most: int = 380  # an upper limit, to keep a round to minutes
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
-    ppm_steps: tuple = (50, 60, 60, 240)  # optimiser steps of a PPM; the last one is the one that is kept for use
+    ppm_steps: tuple = (50, 50, 50, 200)  # optimiser steps of a PPM; the last one is the one that is kept for use
     max_pairs: int = 12_000  # most recent preference pairs to train it on
-    pair_batch: int = 24  # pairs per optimiser step
+    pair_batch: int = 16  # pairs per optimiser step
     batch_size: int = 32  # rows per optimiser step
     lr: float = 2e-3  # learning rate of the policy (AdamW)
     muon_lr: float = 0.02  # learning rate of the matrices inside the policy (Muon); 0 = AdamW for all weights
