@@ -35,16 +35,16 @@ def seed_rows(settings, passes:int, levels=None, first:int=0) -> list:
     rows = []
     for i in range(first, first + passes):
         for p, steps in examples:
-            question, *fresh = renumber([p.question, *steps], random.Random(f"{settings.seed}/{p.id}/{i}"), wide=True) if i else (p.question, *steps)
+            question, *fresh = renumber([p.question, *steps], random.Random(f"{settings.seed}/{p.id}/{i}")) if i else (p.question, *steps)
             rows.append(dict(problem_id=p.id, question=question, steps=fresh))
     return rows
 
 def renumbered(rows, passes:int, seed:int) -> list:
-    "The rows, and `passes - 1` copies with other numbers: the same program for another instance of the question."
+    "The rows, and `passes - 1` copies with other numbers, for every other one drawn wide: the same program for another instance of the question."
     copies = list(rows)
     for i in range(1, passes):
         for j, row in enumerate(rows):
-            question, *steps = renumber([row["question"], *row["steps"]], random.Random(f"{seed}/{i}/{j}"), wide=True)
+            question, *steps = renumber([row["question"], *row["steps"]], random.Random(f"{seed}/{i}/{j}"), wide=bool((i + j) % 2))
             copies.append(dict(row, question=question, steps=steps))
     return copies
 

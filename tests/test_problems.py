@@ -1,10 +1,11 @@
 import json
 import math
 import random
+import re
 
 import pytest
 
-from rstar_nb.problems import ProblemFileError, generate, gold_program, load_problems, make_problem, number_variant, renumber, save_problems, split_of
+from rstar_nb.problems import ProblemFileError, generate, gold_program, load_problems, make_problem, number_variant, numbered, renumber, save_problems, split_of, uncited
 
 
 def test_splits_share_nothing():
@@ -49,6 +50,38 @@ def test_renumber_is_consistent():
     question, code = renumber(["7 boxes of 12 pens and 7 more", "answer = 7 * 12 + 7"], random.Random(1))
     a, b, c = [int(t) for t in question.split() if t.isdigit()]
     assert a == c != b and code == f"answer = {a} * {b} + {a}" and 7 != a
+
+
+def test_renumber_leaves_cited_sentences_alone():
+    rng = random.Random(3)
+    for _ in range(50):
+        question, step = renumber(["There are 3 boxes, 12 pens and 13 more", "# (3) 3 times 12\n# (12) and 13\nanswer = (3 * 12) + 13"], rng)
+        a, b, c = re.findall(r"\d+", question)
+        assert step == f"# (3) {a} times {b}\n# (12) and {c}\nanswer = ({a} * {b}) + {c}"
+
+
+def test_wide_numbers_have_about_as_many_digits():
+    seen = [renumber(["7 of 48 and 649"], random.Random(i), wide=True)[0] for i in range(300)]
+    numbers = [[int(n) for n in re.findall(r"\d+", t)] for t in seen]
+    assert all(3 <= a < 20 and 10 < b < 120 and 100 < c < 1020 for a, b, c in numbers)  # a few more than there are, so that there is always a free one
+    assert min(c for *_, c in numbers) < 150 and max(c for *_, c in numbers) > 950
+
+
+def test_every_step_cites_the_sentence_with_its_numbers():
+    for p in generate(300, "ood", seed=5):
+        parts = re.split(r"\((\d)\) ", numbered(p.question))[1:]
+        sentences = dict(zip(map(int, parts[::2]), parts[1::2]))
+        cited = [int(re.match(r"# \((\d)\) ", s)[1]) for s in gold_program(p.id)]
+        assert cited == sorted(set(cited)) and cited[0] == 1
+        for step, at in zip(gold_program(p.id), cited):
+            own = set(re.findall(r"\d+", uncited(step).splitlines()[0])) - {"100"}
+            assert own <= set(re.findall(r"\d+", sentences[at] + sentences.get(at + 1, ""))), (p.question, step)
+            assert uncited(step).startswith("# ") and "(" + str(at) + ")" not in uncited(step).splitlines()[0]
+
+
+def test_numbered_text_is_the_text():
+    assert numbered("Half of 3.5 is 1.75. Why? It is so!  Done") == "(1) Half of 3.5 is 1.75. (2) Why? (3) It is so!  Done"
+    assert numbered("") == "" and numbered("One\ntwo") == "(1) One\ntwo"
 
 
 def test_number_variant_finds_a_constant():
