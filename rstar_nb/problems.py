@@ -13,6 +13,7 @@ __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTI
 import hashlib, itertools, json, random, re
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 # %% ../nbs/01_problems.ipynb #4cff0405
@@ -233,6 +234,7 @@ def split_of(question:str, level:int) -> str:
     return "test" if hashlib.sha256(question.encode()).digest()[0] % 8 == 0 else "train"
 
 # %% ../nbs/01_problems.ipynb #6e81ef08
+@lru_cache(maxsize=8192)  # each round asks for the same held-out problems and worked examples
 def _build(id):
     "The (question, steps, value) behind a generated id `gen-SEED-SPLIT-LEVEL-INDEX`."
     try:
@@ -255,7 +257,7 @@ def make_problem(id:str) -> Problem:
 
 def gold_program(id:str) -> list[str]:
     "Steps of the program the generator had in mind. For seed data and diagnostics only."
-    return _build(id)[2]
+    return list(_build(id)[2])
 
 # %% ../nbs/01_problems.ipynb #654763b7
 def generate(n:int,  # number of problems
