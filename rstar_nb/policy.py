@@ -127,9 +127,10 @@ class Policy:
                  max_step_tokens:int=48,  # a step that is not finished by then is given up
                  max_rows:int=384,  # candidates decoded together
                  top_k:int=0,  # draw each token from the so many most likely ones only; 0 = all
+                 max_padded:int=80_000,  # tokens of prefixes computed together, padding included: it bounds the memory
                  ):
         self.model, self.tokenizer, self.prompt = model.eval(), tokenizer, prompt
-        self.max_step_tokens, self.max_rows, self.top_k = max_step_tokens, max_rows, top_k
+        self.max_step_tokens, self.max_rows, self.top_k, self.max_padded = max_step_tokens, max_rows, top_k, max_padded
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.max_positions = getattr(model.config, "max_position_embeddings", 4096)
         self.step_ends = _StepEnds(tokenizer, model.config.vocab_size)
@@ -151,10 +152,13 @@ class Policy:
         "`k` candidates for each prefix, in the order of `prefixes`."
         max_tokens = max_tokens or self.max_step_tokens * (8 if whole else 1)
         encoded, begun = [self.encode(q, steps) for q, steps in prefixes], begun or [()] * len(prefixes)
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]) + len(begun[i]))
+        length = [len(ids) + len(own) for ids, own in zip(encoded, begun)]
+        order, at = sorted(range(len(encoded)), key=length.__getitem__), 0
         found, per_batch = [None] * len(encoded), max(1, self.max_rows // k)
-        for at in range(0, len(order), per_batch):
+        while at < len(order):
             rows = order[at:at + per_batch]
+            while len(rows) > 1 and len(rows) * length[rows[-1]] > self.max_padded: rows = rows[:len(rows) * 3 // 4]
+            at += len(rows)
             batch = _decode(self, [encoded[i] for i in rows], k, [seeds[i] for i in rows], temperature, whole, max_tokens, [list(begun[i]) for i in rows])
             for i, candidates in zip(rows, batch): found[i] = candidates
         return found

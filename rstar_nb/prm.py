@@ -86,7 +86,7 @@ class PPM:
         return torch.tanh(value)
 
     @torch.inference_mode()
-    def score(self, prefixes, batch_size:int=384) -> list:
+    def score(self, prefixes, batch_size:int=128) -> list:
         "Score in [-1, 1] of each (question, steps), as floats, in order. What siblings have in common is computed once."
         families, scores, share = {}, [0.0] * len(prefixes), can_share_prefix(self.policy.model)
         for i, (question, steps) in enumerate(prefixes): families.setdefault((question, *steps[:-1]) if share and steps else (question, *steps, i), []).append(i)

@@ -40,6 +40,20 @@ def test_a_prefix_gets_the_same_candidates_alone_and_in_a_batch(policy):
         assert [c.ids for c in alone] == [c.ids for c in together[i]]
 
 
+def test_long_prefixes_go_in_smaller_batches(policy, monkeypatch):
+    sizes, decode = [], policy_module._decode
+    def counted(policy, encoded, *rest):
+        sizes.append((len(encoded), max(map(len, encoded))))
+        return decode(policy, encoded, *rest)
+    prefixes = [(q, ["x = 1"] * (10 * (i > 12))) for i, q in enumerate(QUESTIONS)]
+    together = policy.propose(prefixes, 2, range(18))
+    monkeypatch.setattr(policy_module, "_decode", counted)
+    monkeypatch.setattr(policy, "max_padded", 400)
+    apart = policy.propose(prefixes, 2, range(18))
+    assert sum(n for n, _ in sizes) == 18 and all(n == 1 or n * width <= 400 for n, width in sizes) and len({n for n, _ in sizes}) > 1
+    assert [[c.ids for c in cs] for cs in apart] == [[c.ids for c in cs] for cs in together]
+
+
 def test_shared_and_copied_prefixes_agree(policy, monkeypatch):
     shared = policy.propose([(q, []) for q in QUESTIONS[:6]], 3, range(6))
     monkeypatch.setattr(policy_module, "can_share_prefix", lambda model: False)
