@@ -14,7 +14,7 @@ from .policy import STEP_END, Candidate, backbone, is_terminal
 def runner_ups(policy,
                programs,  # list of (question, steps)
                n:int,  # changes wanted for each program
-               per_token:int=2,  # runners-up looked at in one place
+               per_token:int=2,  # runners-up looked at in one place; one more where the program's own token is not among the likeliest
                batch_size:int=64) -> list:
     "For each program its `n` cheapest changes of one token: [(cost, log-probability up to and with the changed token, the program's tokens up to and with it)], cheapest first."
     prompts = [policy.encode(q) for q, _ in programs]
