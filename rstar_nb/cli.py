@@ -100,7 +100,7 @@ def run_executor(run, allow_weak:bool=False):
     "An executor with the settings of a run."
     from rstar_nb.executor import Executor
     settings = json.loads((Path(run) / "config.json").read_text())["settings"] if (Path(run) / "config.json").exists() else {}
-    return Executor(workers=settings.get("workers", 2), preload=settings.get("preload", "").split(), allow_weak=allow_weak or settings.get("allow_weak_sandbox", False))
+    return Executor(workers=settings.get("workers", 2), preload=settings.get("preload", "").split(), timeout=settings.get("timeout", 2.0), allow_weak=allow_weak or settings.get("allow_weak_sandbox", False))
 
 @app.command("eval")
 def evaluate(run: Path, problems: Optional[Path] = typer.Option(None, "--problems", help="JSONL of problems; default: the run's held-out ones."),

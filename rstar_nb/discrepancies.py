@@ -14,7 +14,7 @@ from .policy import STEP_END, Candidate, backbone, is_terminal
 def runner_ups(policy,
                programs,  # list of (question, steps)
                n:int,  # changes wanted for each program
-               per_token:int=2,  # runners-up looked at in one place; one more where the program's own token is not among the likeliest
+               per_token:int=2,  # runners-up looked at in one place
                batch_size:int=64) -> list:
     "For each program its `n` cheapest changes of one token: [(cost, log-probability up to and with the changed token, the program's tokens up to and with it)], cheapest first."
     prompts = [policy.encode(q) for q, _ in programs]
@@ -28,12 +28,10 @@ def runner_ups(policy,
         for row, i in enumerate(rows):
             first, own = len(prompts[i]), torch.tensor(whole[i][len(prompts[i]):])
             logp = policy.model.get_output_embeddings()(hidden[row, first - 1:len(whole[i]) - 1]).float().log_softmax(-1).cpu()
-            taken, best = logp.gather(1, own[:, None])[:, 0], logp.topk(per_token + 1)
+            taken, best = logp.gather(1, own[:, None])[:, 0], logp.scatter(1, own[:, None], -torch.inf).topk(per_token)
             so_far = taken.cumsum(0) - taken
-            costs = (taken[:, None] - best.values).masked_fill(best.indices == own[:, None], torch.inf).flatten()
-            cheapest = [divmod(c, per_token + 1) for c in costs.argsort(stable=True)[:n].tolist()]
-            found[i] = [(float(taken[t] - best.values[t, j]), float(so_far[t] + best.values[t, j]), [*whole[i][first:first + t], int(best.indices[t, j])])
-                        for t, j in cheapest if best.indices[t, j] != own[t]]
+            cheapest = [divmod(c, per_token) for c in (taken[:, None] - best.values).flatten().argsort(stable=True)[:n].tolist()]
+            found[i] = [(float(taken[t] - best.values[t, j]), float(so_far[t] + best.values[t, j]), [*whole[i][first:first + t], int(best.indices[t, j])]) for t, j in cheapest]
     return found
 
 # %% ../nbs/06a_discrepancies.ipynb #6786883b

@@ -218,8 +218,8 @@ def _draft(subject, level, rng):
         codes.append(code)
         last = i == level - 1
         line = "answer = " + wrap.format(code) if last else f"{after} = {code}"
+        cited = 1 + len(_SENTENCE.findall(" ".join(says)))
         says.append(rng.choice(op.say).format(**slots))
-        cited = 1 + sum(len(_SENTENCE.findall(said)) for said in says[:-1])
         steps.append("\n".join(filter(None, [f"# ({cited}) " + op.note.format(**slots), op.needs, line])))
     if wrap.startswith("len") and not _telling(codes, name): return None
     if wrap != "{}": value = eval(wrap.format("v"), {"v": value})

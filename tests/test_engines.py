@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rstar_nb.engines import Engine, EngineError, Server, candidate_of
-from rstar_nb.policy import STEP_END, plain_prompt
+from rstar_nb.policy import STEP_END
 
 CHOICE = dict(text="# add\nx = 3", finish_reason="stop", logprobs=dict(tokens=["# add", "\n", "x", " = 3"], token_logprobs=[-0.5, -0.1, -0.3, -0.2]))
 
@@ -47,7 +47,7 @@ def test_a_request_carries_what_the_search_wants(server):
     with Engine(server.url, "round-1", max_step_tokens=40) as engine:
         found = engine.propose([("How many?", ["a = 1", "b = 2"])], 3, [7], temperature=0.8)
     body, _ = server.asked[0]
-    assert body["prompt"] == plain_prompt("How many?") + "a = 1" + STEP_END + "b = 2" + STEP_END
+    assert body["prompt"] == "(1) How many?" + STEP_END + "a = 1" + STEP_END + "b = 2" + STEP_END
     assert (body["model"], body["n"], body["stop"], body["logprobs"], body["max_tokens"], body["temperature"]) == ("round-1", 3, [STEP_END], 1, 40, 0.8)
     assert [c.text for c in found[0]] == ["# add\nx = 3"] * 3 and found[0][0].finished and found[0][0].logprob == pytest.approx(-1.1) and len(found[0][0].ids) == 4
     assert engine.generated_tokens == 12

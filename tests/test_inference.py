@@ -89,8 +89,8 @@ def test_samples_begin_only_while_tokens_are_left_and_small_budgets_are_the_begi
         assert t.programs == large[id].programs[:len(t.programs)]
         assert t.tokens.generated >= 60 and large[id].tokens.generated >= 400
     assert sum(len(t.programs) for t in small.values()) * 2 < sum(len(t.programs) for t in large.values())
-    longest = max(len(" ".join(gold_program(p.id)).split()) + 2 * p.level for p in PROBLEMS)  # a spoiled step is two words longer
-    assert all(t.tokens.generated < 60 + longest for t in small.values())
+    longest = {p.id: len(" ".join(gold_program(p.id)).split()) + 2 * p.level for p in PROBLEMS}  # a spoiled step is two words longer
+    assert all(t.tokens.generated < 60 + longest[id] for id, t in small.items())
 
 
 def test_mcts_expands_only_while_tokens_are_left():
