@@ -9,8 +9,12 @@ from rstar_nb.ucb import puct, uct
 from rstar_nb.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+WITHOUT = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+DIED = pytest.mark.flaky(reruns=1, only_rerun=["Target page, context or browser has been closed", "Target crashed", "Page crashed"])  # a browser that dies says nothing about the page; twice, it does
+
+
+def needs_browser(test): return WITHOUT(DIED(test))
 HOSTILE = ["<script>window.hacked = 1</script>", "</script><script>window.hacked = 1</script>", "<img src=x onerror='window.hacked=1'>", "🙂 \u2028 \ud800", "# " + "long " * 2000, "x" * 10_000]
 
 
@@ -151,23 +155,20 @@ def test_report_of_whole_torn_and_empty_runs(tmp_path):
 @pytest.fixture(scope="module")
 def chromium():
     sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield browser
-        browser.close()
+    with sync.sync_playwright() as p: yield p.chromium
 
 
 @pytest.fixture
 def page(chromium):
-    context = chromium.new_context(viewport=dict(width=1300, height=900))
-    page = context.new_page()
+    browser = chromium.launch(executable_path=BROWSER, args=FLAGS)  # one for each test: none inherits another's death
+    page = browser.new_page(viewport=dict(width=1300, height=900))
     page.set_default_timeout(120_000)  # a busy machine is no failure
     page.problems, page.requests = [], []
     page.on("console", lambda m: m.type == "error" and page.problems.append(m.text))
     page.on("pageerror", lambda e: page.problems.append(str(e)))
     page.on("request", lambda r: page.requests.append(r.url))
     yield page
-    context.close()
+    browser.close()
 
 
 def look(page, name, whole=False):
