@@ -10,6 +10,7 @@ __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_m
 import hashlib, json, re, warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -134,12 +135,13 @@ class Policy:
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.max_positions = getattr(model.config, "max_position_embeddings", 4096)
         self.step_ends = _StepEnds(tokenizer, model.config.vocab_size)
+        # A search meets the same question and the same first steps again and again.
+        self._ids = lru_cache(1 << 16)(lambda piece: tokenizer(piece, add_special_tokens=False).input_ids)
         self.generated_tokens = self.prefix_tokens = 0
 
     def encode(self, question:str, steps=()) -> list[int]:
         "Token ids of the prompt and each step, encoded piece by piece as in training."
-        pieces = [self.prompt(question)] + [s + STEP_END for s in steps]
-        return [i for ids in self.tokenizer(pieces, add_special_tokens=False).input_ids for i in ids]
+        return [i for piece in (self.prompt(question), *(s + STEP_END for s in steps)) for i in self._ids(piece)]
 
     def propose(self, prefixes,  # list of (question, steps so far)
                 k:int,  # candidates per prefix

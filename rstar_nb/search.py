@@ -19,7 +19,7 @@ from .ucb import sibling_priors, uct
 # %% ../nbs/06_search.ipynb #73893df0
 ROOT, NO_PARENT = 0, -1
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     "A step in a tree."
     id: int  # position in `Tree.nodes`
@@ -108,13 +108,13 @@ def can_go_on(tree:Tree, node:int, skip_exhausted:bool=True) -> bool:
 
 def select(tree:Tree, rule=uct, skip_exhausted:bool=True) -> int:
     "Go down from the tree's cursor to a node without children, or one where no child can be taken."
-    path = tree.path(tree.cursor)
-    while tree.nodes[path[-1]].children is not None:
-        child = best_child(tree, path[-1], rule, skip_exhausted)
+    node, path, nodes = tree.cursor, tree.path(tree.cursor), tree.nodes
+    while nodes[node].children is not None:
+        child = best_child(tree, node, rule, skip_exhausted)
         if child is None: break
-        path.append(child)
+        path.append(node := child)
     tree.log("select", path=path)
-    return path[-1]
+    return node
 
 # %% ../nbs/06_search.ipynb #54297884
 def expand(tree:Tree, node:int, candidates) -> list:
@@ -122,7 +122,7 @@ def expand(tree:Tree, node:int, candidates) -> list:
     best = {}
     for c in candidates:
         tree.tokens += len(c.ids)
-        if c.finished and c.text.strip(): best[c.text] = max(c.logprob, best.get(c.text, c.logprob))
+        if c.finished and c.text.strip() and c.logprob >= best.get(c.text, c.logprob): best[c.text] = c.logprob
     ranked = sorted(best, key=best.get, reverse=True)
     ids = add_children(tree, node, ranked, [best[text] for text in ranked])
     tree.log("expand", node=node, children=ids)
@@ -156,14 +156,13 @@ def evaluate(tree:Tree, node:int,
 def backup(tree:Tree, node:int, reward:float):
     "Add a finished rollout's reward to every node from the root to `node`, and start the next rollout at the root."
     path = tree.path(node)
-    before = [[tree.nodes[i].node_visits, tree.nodes[i].value_sum] for i in path]
-    for i in path:
-        tree.nodes[i].node_visits += 1
-        tree.nodes[i].value_sum += reward
-    for i in reversed(path):
-        n = tree.nodes[i]
-        n.exhausted = n.terminal or i == node or all(tree.nodes[c].exhausted or tree.nodes[c].status != "ok" for c in n.children)
-    tree.log("backup", path=path, reward=reward, before=before, after=[[tree.nodes[i].node_visits, tree.nodes[i].value_sum] for i in path])
+    above = [tree.nodes[i] for i in path]
+    before = [[n.node_visits, n.value_sum] for n in above]
+    for n in above:
+        n.node_visits += 1
+        n.value_sum += reward
+    for n in reversed(above): n.exhausted = n.id == node or not can_go_on(tree, n.id)
+    tree.log("backup", path=path, reward=reward, before=before, after=[[n.node_visits, n.value_sum] for n in above])
     tree.rollouts += 1
     tree.cursor = ROOT
 

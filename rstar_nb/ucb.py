@@ -25,7 +25,7 @@ def uct(q:float,  # mean reward of rollouts through the child, in [-1, 1]
         c:float=2.0,  # exploration constant of the paper, section 4.2
         ) -> float:
     "UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); unvisited children come first."
-    return math.inf if visits == 0 else q + c * math.sqrt(math.log(max(parent_visits, 1)) / visits)
+    return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits or 1) / visits)
 
 # %% ../nbs/05_ucb.ipynb #a9e9fbc1
 def puct(q:float,  # mean reward of rollouts through the child, in [-1, 1]

@@ -7,17 +7,18 @@ tokens/s, rollouts/s and the share of the time inside model forward passes, then
 and an executor that answer at once. One JSON object is the last line.
 """
 import json
+import statistics
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from rstar_nb.cli import run_executor
 from rstar_nb.evolve import load_settings
-from rstar_nb.executor import Executor
 from rstar_nb.policy import Candidate, Policy
 from rstar_nb.prm import PPM
 from rstar_nb.problems import generate
-from rstar_nb.search import Tree, no_garbage_collection, search
+from rstar_nb.search import Tree, search
 from rstar_nb.store import machine, read_lines
 
 
@@ -42,7 +43,7 @@ def search_speed(run, n_problems=200):
     policy.top_k = settings.top_k
     # The policy calls the whole model; the PPM the transformer, then the head.
     models = [policy.model] + ([ppm.policy.model.get_decoder(), ppm.policy.model.get_output_embeddings()] if ppm else [])
-    with Executor(workers=2) as executor, forward_clock(*models) as inside:
+    with run_executor(run) as executor, forward_clock(*models) as inside:
         start = time.perf_counter()
         trees = search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", last), settings.of("candidates", last), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
         seconds = time.perf_counter() - start
@@ -51,9 +52,9 @@ def search_speed(run, n_problems=200):
 
 
 class InstantPolicy:
-    "Proposes steps with different texts at once."
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
-        return [[Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)] for _ in prefixes]
+    "Proposes steps with different texts at once; they are made before the clock runs."
+    def __init__(self, k): self.steps = [Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)]
+    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False): return [self.steps[:k] for _ in prefixes]
 
 
 class InstantExecutor:
@@ -61,18 +62,20 @@ class InstantExecutor:
     def run(self, programs): return [self._Ok] * len(programs)
 
 
-def engine_speed(nodes, candidates=4, depth=8):
-    "Tree nodes per second, with nothing behind the tree."
-    start, made = time.perf_counter(), 0
-    with no_garbage_collection():  # as within one long search; here each rollout is a search of its own, to stop at a number of nodes
-        while made < nodes:
-            tree = Tree("engine", "nothing")
-            while len(tree.nodes) < nodes - made:
-                before = len(tree.nodes)
-                search([tree], InstantPolicy(), InstantExecutor(), rollouts=tree.rollouts + 1, candidates=candidates, max_depth=depth)
-                if len(tree.nodes) == before: break
-            made += len(tree.nodes)
-    return round(made / (time.perf_counter() - start))
+class Enough(Exception): "The tree has as many nodes as were asked for."
+
+
+def engine_speed(nodes, candidates=5, depth=16, seconds=2):
+    "Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while. No branch ends: the depth is not reached."
+    def stop(tree):
+        if len(tree.nodes) >= nodes: raise Enough
+    policy, executor, speeds, start = InstantPolicy(candidates), InstantExecutor(), [], time.perf_counter()
+    while not speeds or time.perf_counter() - start < seconds:
+        began, tree = time.perf_counter(), Tree("engine", "nothing")
+        try: search([tree], policy, executor, rollouts=nodes, candidates=candidates, max_depth=depth, on_rollout=stop)
+        except Enough: pass
+        speeds.append(len(tree.nodes) / (time.perf_counter() - began))
+    return round(statistics.median(speeds))
 
 
 def main(run):
