@@ -232,7 +232,7 @@ def main():
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from here (rstar evolve: with --resume)", err=True)
         sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as e:
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
         if "--debug" in sys.argv: raise
         typer.echo(f"error: {e}", err=True)
         sys.exit(1)

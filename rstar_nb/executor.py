@@ -158,6 +158,8 @@ class Executor:
         missing = '; '.join(f'{l} ({v}) needs {FIXES[l]}' for l, v in i.layers.items() if v != 'on')
         raise SandboxError(f"isolation level L{i.level} is below L{self.min_level}: {', '.join(i.open())}. {missing}. To run all the same: allow_weak=True (--allow-weak-sandbox)")
 
+    @property
+    def pids(self): "Process ids of the zygotes."; return [w.proc.pid for w in self._pool]
     def close(self): "Stop all zygotes and whatever they run."; _close(self._pool)
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()

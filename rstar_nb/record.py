@@ -6,23 +6,25 @@
 __all__ = ['peak_rss_mb', 'sitting', 'round_record', 'write_record']
 
 # %% ../nbs/09c_record.ipynb #bd6b3f16
-import json, resource, sys, time
+import json, re, resource, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from .store import append_lines, read_lines, write_text
 
 # %% ../nbs/09c_record.ipynb #baa35f55
-def peak_rss_mb() -> float:
-    "Largest resident memory so far, in MB (1e6 bytes): this process and its largest finished child together."
+def peak_rss_mb(pids=()) -> float:
+    "Largest resident memory so far, in MB (1e6 bytes): this process and, on Linux, the running processes `pids`, each at its largest."
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return round(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e6, 1)
+    # What the kernel says of finished children would not do: it begins with the parent's own memory when they were started.
+    others = [re.search(r"VmHWM:\s*(\d+) kB", p.read_text()) for i in pids if (p := Path(f"/proc/{i}/status")).exists()]
+    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + sum(int(m[1]) * 1024 for m in others if m)) / 1e6, 1)
 
 @contextmanager
-def sitting(folder):
-    "Note the seconds and the memory of the block in `folder`/sittings.jsonl."
+def sitting(folder, executor=None):
+    "Note the seconds and the memory of the block, and of the executor's processes, in `folder`/sittings.jsonl."
     start = time.perf_counter()
     try: yield
-    finally: append_lines(Path(folder) / "sittings.jsonl", [dict(seconds=round(time.perf_counter() - start, 1), peak_rss_mb=peak_rss_mb())])
+    finally: append_lines(Path(folder) / "sittings.jsonl", [dict(seconds=round(time.perf_counter() - start, 1), peak_rss_mb=peak_rss_mb(executor.pids if executor else ()))])
 
 # %% ../nbs/09c_record.ipynb #d6ff5e2d
 def round_record(m:dict) -> dict:

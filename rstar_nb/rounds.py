@@ -73,7 +73,7 @@ def level_grid(metrics, what:str="coverage") -> tuple:
     return sorted({k for _, k in cells}), levels, cells
 
 def plot_coverage(metrics, what:str="coverage") -> Picture:
-    "Heat map of a share by level (rows) and round (columns); `what` is coverage, policy or search."
+    "Heat map of a share by level (rows) and round (columns), with 95 % Wilson intervals; `what` is coverage, policy or search."
     rounds, levels, cells = level_grid(metrics, what)
     fig = Figure(figsize=(1.8 + 0.9 * max(len(rounds), 2), 1.1 + 0.42 * max(len(levels), 2)), layout="constrained")
     ax = fig.add_subplot()
@@ -81,7 +81,9 @@ def plot_coverage(metrics, what:str="coverage") -> Picture:
     for (level, k), share in shares.items():
         x, y = rounds.index(k), levels.index(level)
         ax.add_patch(mpl.patches.Rectangle((x, y), 1, 1, fc=mpl.colormaps["cividis"](share), ec=PAPER, lw=1.5))
-        ax.text(x + .5, y + .5, f"{100 * share:.0f} %", ha="center", va="center", fontsize=8.5, color=INK if share > .55 else PAPER)
+        color, (low, high) = INK if share > .55 else PAPER, wilson(*cells[level, k])
+        ax.text(x + .5, y + .6, f"{100 * share:.0f} %", ha="center", va="center", fontsize=8.5, color=color)
+        ax.text(x + .5, y + .24, f"{100 * low:.0f}-{100 * high:.0f}, n={cells[level, k][1]}", ha="center", va="center", fontsize=5.5, color=color)
     ax.set(xlim=(0, max(len(rounds), 1)), ylim=(0, max(len(levels), 1)), xlabel="round", ylabel="level", title={"coverage": "training problems solved by the search"}.get(what, f"correct answers, {what}"))
     ax.set_xticks([x + .5 for x in range(len(rounds))], rounds); ax.set_yticks([y + .5 for y in range(len(levels))], levels)
     ax.title.set_fontsize(9); ax.tick_params(length=0); ax.spines[:].set_visible(False)

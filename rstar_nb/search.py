@@ -184,6 +184,7 @@ def add_program(tree:Tree, candidate, result,
                 reference:str=None,  # the reference answer; None = unknown (test time)
                 ppm:float=None,  # PPM score of the whole program
                 whole:bool=False,  # put it into a single step
+                wrong:float=-1.0,  # reward of a wrong answer
                 ) -> int:
     "Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."
     tree.tokens += len(candidate.ids) - candidate.begun
@@ -197,7 +198,7 @@ def add_program(tree:Tree, candidate, result,
     if ppm is not None and n.ppm is None:
         n.ppm = ppm
         tree.log("score", nodes=[node], ppm=[ppm])
-    if result.status == "ok": backup(tree, node, evaluate(tree, node, reference))
+    if result.status == "ok": backup(tree, node, evaluate(tree, node, reference, wrong))
     return node
 
 # %% ../nbs/06_search.ipynb #a8860043
@@ -308,8 +309,8 @@ def tree_to_json(tree:Tree) -> dict:
     return dict(problem_id=tree.problem_id, question=tree.question, rollouts=tree.rollouts, tokens=tree.tokens, cursor=tree.cursor, nodes=nodes, events=tree.events)
 
 def tree_from_json(data:dict) -> Tree:
-    "The tree written by `tree_to_json`. Raises ValueError if the data is not a tree."
-    try: return Tree(**{**data, "nodes": [Node(**n) for n in data["nodes"]]})
+    "The tree written by `tree_to_json`; what else stands in the data is passed over. Raises ValueError if it is not a tree."
+    try: return Tree(**{**{f.name: data[f.name] for f in fields(Tree) if f.name in data}, "nodes": [Node(**n) for n in data["nodes"]]})
     except (TypeError, KeyError) as e: raise ValueError(f"not a search tree: {e}") from None
 
 # %% ../nbs/06_search.ipynb #b0f336a3

@@ -22,7 +22,7 @@ class Settings:
     max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw most of the levels and subjects that the round before solved in part (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
-    wave: int = 1250  # trees that advance in lock-step; also the unit that an interruption can cost
+    wave: int = 625  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (3,)  # rollouts per tree at first
     more_rollouts: tuple = (4, 5)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (3,)  # steps proposed per expansion (paper: 5, 8, 8, 16)
@@ -35,9 +35,9 @@ class Settings:
     base_steps: tuple = (150, 330)  # optimiser steps of the base: on levels 1 and 2, then on all levels
     sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
     renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
-    sft_passes: float = 4.0  # passes over the training rows
-    sft_at_least: int = 380  # optimiser steps, whatever the number of rows
-    sft_at_most: int = 380  # an upper limit, to keep a round to minutes
+    sft_passes: float = 2.0  # passes over the training rows
+    sft_at_least: int = 340  # optimiser steps, whatever the number of rows
+    sft_at_most: int = 460  # an upper limit, to keep a round to minutes
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
@@ -49,8 +49,9 @@ class Settings:
     muon_lr: float = 0.02  # learning rate of the matrices inside the policy (Muon); 0 = AdamW for all weights
     ppm_lr: float = 5e-4  # learning rate of the PPM
     test_problems: int = 600  # held-out problems for the policy alone
+    search_problems: int = 200  # how many of the held-out problems the PPM-guided search answers too
     ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
-    search_problems: int = 200  # how many of them the PPM-guided search answers too
+    ood_search_problems: int = 100  # how many of the harder ones the search answers too
     eval_rollouts: int = 3  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
     eval_discrepancies: int = 6  # programs with one token changed that join its tree
@@ -63,7 +64,10 @@ class Settings:
 
     def __post_init__(self):
         if self.sft_from not in ("base", "previous"): raise ValueError(f"sft_from={self.sft_from!r} is unknown; choose base or previous")
-        if self.rounds < 0 or self.test_problems < 1: raise ValueError("rounds must be 0 or more, and test_problems 1 or more")
+        if self.ppm_reads not in ("last", "likelihood"): raise ValueError(f"ppm_reads={self.ppm_reads!r} is unknown; choose last or likelihood")
+        if self.rounds < 0: raise ValueError("rounds must be 0 or more")
+        for name in ("test_problems", "wave", "workers", "batch_size", "pair_batch", "max_depth"):
+            if getattr(self, name) < 1: raise ValueError(f"{name} must be 1 or more")
 
     def of(self, name:str, round:int):
         "The value of a per-round setting in `round` (1 is the first); a single number holds for all rounds."

@@ -121,4 +121,4 @@ def machine() -> dict:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor()) if Path("/proc/cpuinfo").exists() else platform.processor()
     return dict(cpu=cpu, cores=os.cpu_count(), memory_gb=round(memory, 1), system=f"{platform.system()} {platform.machine()}",
-                python=platform.python_version(), **{n: of(n) for n in ("torch", "transformers", "numpy")})
+                python=platform.python_version(), **{n: of(n) for n in ("rstar_nb", "torch", "transformers", "numpy")})

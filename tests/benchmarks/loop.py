@@ -3,9 +3,10 @@
     python tests/benchmarks/loop.py RUN            # a finished run folder, e.g. runs/default
 
 Prints the seconds per phase of the run, then searches problems with the run's last policy and PPM and prints
-tokens/s, rollouts/s and the share of the time inside model forward passes, then drives the tree with a policy
-and an executor that answer at once. One JSON object is the last line.
+tokens/s, rollouts/s and the shares of the time inside the models' forward passes and in the executor, then drives
+the tree with a policy and an executor that answer at once. One JSON object is the last line; --record FILE keeps it.
 """
+import argparse
 import json
 import statistics
 import sys
@@ -19,7 +20,7 @@ from rstar_nb.policy import Candidate, Policy
 from rstar_nb.prm import PPM
 from rstar_nb.problems import generate
 from rstar_nb.search import Tree, search
-from rstar_nb.store import machine, read_lines
+from rstar_nb.store import machine, read_lines, write_text
 
 
 @contextmanager
@@ -44,11 +45,20 @@ def search_speed(run, n_problems=200):
     # The policy calls the whole model; the PPM the transformer, then the head.
     models = [policy.model] + ([ppm.policy.model.get_decoder(), ppm.policy.model.get_output_embeddings()] if ppm else [])
     with run_executor(run) as executor, forward_clock(*models) as inside:
-        start = time.perf_counter()
+        executor, start = Timed(executor), time.perf_counter()
         trees = search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", last), settings.of("candidates", last), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
         seconds = time.perf_counter() - start
-    return dict(problems=n_problems, seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
+    return dict(problems=n_problems, seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), share_in_executor=round(executor.seconds / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
                 rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1), nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds))
+
+
+class Timed:
+    "An executor that counts the seconds spent waiting for it."
+    def __init__(self, executor): self.executor, self.seconds = executor, 0.0
+    def run(self, programs):
+        start = time.perf_counter()
+        try: return self.executor.run(programs)
+        finally: self.seconds += time.perf_counter() - start
 
 
 class InstantPolicy:
@@ -78,16 +88,21 @@ def engine_speed(nodes, candidates=5, depth=16, seconds=2):
     return round(statistics.median(speeds))
 
 
-def main(run):
+def main(run, keep=None):
     metrics, phases = read_lines(run / "metrics.jsonl"), {}
     for m in metrics:
-        for phase, seconds in m["seconds"].items(): phases[phase] = phases.get(phase, 0) + seconds
+        for phase, seconds in m["seconds"].items(): phases[phase] = round(phases.get(phase, 0) + seconds, 2)
     total = sum(phases.values())
     for phase, seconds in sorted(phases.items(), key=lambda x: -x[1]): print(f"{phase:<10} {seconds:8.1f} s  {100 * seconds / total:5.1f} %")
-    result = dict(phases=phases, search=search_speed(run), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, machine=machine())
+    result = dict(phases=phases, search=search_speed(run), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, seed=load_settings(run).seed, machine=machine())
+    if keep: write_text(keep, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "metrics.jsonl").exists(): sys.exit("give a finished run folder, e.g. runs/default")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run folder, e.g. runs/default")
+    parser.add_argument("--record", type=Path, help="file for the result")
+    args = parser.parse_args()
+    if not (args.run / "metrics.jsonl").exists(): sys.exit(f"{args.run}: no metrics.jsonl there; give a finished run folder, e.g. runs/default")
+    main(args.run, args.record)
