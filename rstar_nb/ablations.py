@@ -10,7 +10,7 @@ __all__ = ['ARMS', 'SMALL', 'tree_of_samples', 'tokens_per_tree', 'sampled_trees
 # %% ../nbs/12a_ablations.ipynb #338ad500
 import inspect, json, os, random, shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from matplotlib.figure import Figure
@@ -250,7 +250,7 @@ def arm_text(rows) -> str:
 
 # %% ../nbs/12a_ablations.ipynb #1bd953c0
 def plot_arms(rows, what:str="policy", title:str="policy alone") -> Picture:
-    "A panel for each arm: its seeds in colour over the full arm's in grey. A single round is a dot at the full arm's last round."
+    "A panel for each arm: its seeds in colour over the full arm's in grey. An arm of a single round is a line straight to the full arm's last round."
     arms = [a for a in dict.fromkeys(r["arm"] for r in rows) if a != "full"] or ["full"]
     columns = min(4, len(arms)); lines = -(-len(arms) // columns)
     fig = Figure(figsize=(2.6 * columns, 2.1 * lines + .4))
@@ -266,7 +266,7 @@ def plot_arms(rows, what:str="policy", title:str="policy alone") -> Picture:
         for i, r in enumerate(r for r in rows if r["arm"] == arm and any(y is not None for y in r[what])): draw(ax, r, color="C0", alpha=1 - .3 * (i % 3))
         ax.set_title(f"{arm}", fontsize=9)
     for ax in list(axes.flat)[len(arms):]: ax.set_axis_off()
-    for ax in axes[-1]: ax.set_xlabel("round"); ax.set_xticks(range(last + 1))
+    for ax in list(axes.flat)[max(0, len(arms) - columns):len(arms)]: ax.set_xlabel("round"); ax.set_xticks(range(last + 1)); ax.tick_params(labelbottom=True)
     axes[0, 0].set_ylim(bottom=max(0, axes[0, 0].get_ylim()[0]))
     for ax in axes[:, 0]: ax.set_ylabel(f"{title}, %", fontsize=8)
     fig.tight_layout()

@@ -100,7 +100,7 @@ class Candidate:
     logprob: float  # sum of the log-probabilities of its tokens at temperature 1
     ids: tuple  # the generated token ids, in order
     finished: bool  # did it end by itself (and not at the token limit)?
-    begun: int = 0  # how many of its first tokens were given to the policy instead of written by it
+    begun: int = 0  # how many of its first tokens were given to the policy instead of written by it (06a_discrepancies gives some)
 
 def left_pad(rows, pad, device):
     "Token lists -> (ids, attention mask), both (rows, longest), padded on the left."

@@ -143,7 +143,7 @@ class PPM:
 
 # %% ../nbs/08_prm.ipynb #1d781ecc
 def held_out(problem_id:str, share:float=0.1) -> bool:
-    "Is this problem kept away from PRM training?"
+    "Is this problem kept away from training, the PPM's and, in the loop, the policy's?"
     return int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:4], "big") < share * 2**32
 
 def fit_pairs(ppm, pairs, steps:int, batch_size:int=32, lr:float=5e-4, seed:int=0, on_step=None) -> list:

@@ -30,7 +30,7 @@ class Problem:
 @dataclass(frozen=True)
 class Op:
     "One operation: how to say it, how to comment it, how to compute it."
-    say: tuple  # phrasings, with slots {a}, {b}, {c} for numbers and {X}, {Y} for names of values
+    say: tuple  # phrasings, with slots {a}, {b}, {c} for numbers, {X}, {Y} for names of values, {N} for a person, {items} and {thing} for what is counted
     note: str  # the comment above the step's code
     code: str  # a Python expression; {v} is the value so far
     low_high: tuple = ()  # one (low, high) range for each of a, b, c

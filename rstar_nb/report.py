@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['embed', 'page', 'tree_page', 'picture', 'write_tree_page', 'lines_of', 'read_tree', 'summaries', 'rows_for',
-           'learned_from', 'find_tree', 'interesting', 'table', 'rounds_table', 'flat', 'tree_fold', 'trees_section',
-           'two_rounds_of', 'regrown', 'two_rounds_section', 'write_report']
+           'learned_from', 'find_tree', 'interesting', 'table', 'rounds_table', 'subjects_table', 'flat', 'tree_fold',
+           'trees_section', 'two_rounds_of', 'regrown', 'two_rounds_section', 'write_report']
 
 # %% ../nbs/07b_report.ipynb #f5e9e8d9
 import base64, hashlib, html, json
 from pathlib import Path
+from .evaluation import wilson
 from .rounds import (accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, read_two_rounds, rollouts_right,
                              rounds_with_models, search_words, show_two_rounds, tokens_of, two_rounds, write_two_rounds)
-from .search import ppm_weight, tree_from_json, vote
+from .search import likely_weight, tree_from_json, vote
 from .store import write_text
 from .viz import show_tree
 from .widget import clean, viewer_data, viewer_source
@@ -157,8 +158,17 @@ def rounds_table(metrics) -> str:
     def rate(m, key):
         p = accuracy_points([m], key)
         return f"{p[0][1]:.1f} % ({p[0][2]:.1f}-{p[0][3]:.1f}), n={p[0][4]}" if p else "-"
-    rows = [(m["round"], rate(m, "policy"), rate(m, "search"), rate(m, "coverage"), f"{sum(tokens_of(m).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
-    return table(rows, ("round", "policy alone", "with search", "training problems solved", "tokens", "minutes"))
+    rows = [(m["round"], rate(m, "policy"), rate(m, "policy_on_searched"), rate(m, "search"), rate(m, "coverage"), f"{sum(tokens_of(m).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
+    return table(rows, ("round", "policy alone", "policy alone, the problems searched", "with search", "training problems solved", "tokens", "minutes"))
+
+def subjects_table(metrics) -> str:
+    "One row per subject, one column per round: the policy alone, with intervals."
+    subjects = sorted({s for m in metrics for s in m["policy"].get("by_subject") or {}})
+    def cell(m, subject):
+        correct, n = (m["policy"].get("by_subject") or {}).get(subject, (0, 0))
+        low, high = wilson(correct, n)
+        return f"{100 * correct / n:.1f} % ({100 * low:.1f}-{100 * high:.1f}), n={n}" if n else "-"
+    return table([(s, *(cell(m, s) for m in metrics)) for s in subjects], ("subject", *(f"round {m['round']}" for m in metrics))) if any(subjects) else ""
 
 def flat(data, prefix="") -> list:
     "(name, value) of nested settings, dots between the names."
@@ -200,7 +210,7 @@ def two_rounds_of(folder) -> dict:
 
 def regrown(found:dict) -> bool:
     "Are the trees those that the evaluation counted? Same answers, same tokens."
-    return all((r["answer"], r["tokens"]) == (vote(found["trees"][k], ppm_weight), found["trees"][k].tokens) for k, r in found["recorded"].items())
+    return all((r["answer"], r["tokens"]) == (vote(found["trees"][k], likely_weight), found["trees"][k].tokens) for k, r in found["recorded"].items())
 
 def two_rounds_section(folder, first:int) -> tuple:
     "(HTML, viewer data) of one held-out problem in the first and the last round; the data will stand at position `first` of the page's."
@@ -228,6 +238,7 @@ def write_report(run_dir) -> Path:
             "<h2>Accuracy</h2>", picture(plot_rounds(metrics), str(plot_rounds(metrics))), rounds_table(metrics)]
     grids = [what for what in ("coverage", "policy", "search") if level_grid(metrics, what)[0]]
     if grids: body += ["<h2>By level</h2><div class=pictures>", *(picture(p, str(p)) for p in (plot_coverage(metrics, what) for what in grids)), "</div>"]
+    if subjects := subjects_table(metrics): body += ["<h2>By subject</h2><p>The policy alone.</p>", subjects]
     if metrics: body += ["<h2>Where time and tokens went</h2>", picture(plot_costs(metrics), str(plot_costs(metrics)))]
     body += [pair, trees, "<h2>Settings</h2>", table([(k, v) for k, v in flat(config) if k != "crc"])]
     write_text(folder / "report.html", page(folder.resolve().name, "".join(body), data + pair_data))

@@ -172,7 +172,7 @@ def two_rounds(folder,  # of a run with two rounds or more
     if load_policy == Policy.load and config.get("preset", "tiny") != "tiny": raise LookupError(f"{folder}: its models are those of {config['preset']}; give load_policy and load_ppm")
     s = config["settings"]
     p = find_problem(s, id)
-    with Executor(workers=1, preload=s.get("preload", "").split(), allow_weak=s.get("allow_weak_sandbox", False)) as executor:
+    with Executor(workers=1, preload=s.get("preload", "").split(), timeout=s.get("timeout", 2.0), allow_weak=s.get("allow_weak_sandbox", False)) as executor:
         trees = {k: grow_again(folder, k, p, executor, load_policy, load_ppm) for k in rounds}
     return dict(problem=id, level=p.level, answer=p.answer, rounds=list(rounds), gains=gains(early, late), trees=trees, recorded={k: rows[id] for k, rows in zip(rounds, (early, late)) if id in rows})
 

@@ -143,7 +143,7 @@ def record_execution(tree:Tree, nodes, results):
 # %% ../nbs/06_search.ipynb #8e9f0e41
 def evaluate(tree:Tree, node:int,
              reference:str=None,  # the reference answer; None = unknown (test time)
-             wrong:float=-1.0,  # reward of a wrong answer: -1 as in the paper, 0 as in the seed text
+             wrong:float=-1.0,  # reward of a wrong answer: -1 as in the paper, 0 as in a popular telling of the paper
              ) -> float:
     "Reward of a rollout that ended at `node`, in [-1, 1]."
     n = tree.nodes[node]
@@ -255,6 +255,7 @@ def grow(leaves, policy, executor, candidates, ppm, temperature, seed):
 def check_invariants(tree:Tree):
     "Raise AssertionError if the statistics of a tree contradict its structure."
     ended = [0] * len(tree.nodes)
+    assert sorted(c for n in tree.nodes for c in n.children or []) == list(range(1, len(tree.nodes))), "a node is nobody's child, or a child twice"
     for e in tree.events:
         if e["kind"] == "backup": ended[e["path"][-1]] += 1
     for n in tree.nodes:

@@ -10,7 +10,7 @@ __all__ = ['ALL', 'differences', 'differences_text', 'plot_capacity', 'skeleton'
 import json, re
 from pathlib import Path
 from matplotlib.figure import Figure
-from .evaluation import tally, wilson
+from .evaluation import tally
 from .evolve import load_settings, seed_rows
 from .inference import STRATEGIES, think
 from .measurement import comparisons, evaluate_run, load_round
@@ -98,14 +98,14 @@ def plot_plateau(found) -> Picture:
     a.set(title="training problems solved", xlabel="round", ylabel="%", xticks=ks, ylim=(0, 100)); a.legend(fontsize=7)
     new, old = [r["rows_with_a_new_one"] for r in found["rounds"]], [r["rows"] - r["rows_with_a_new_one"] for r in found["rounds"]]
     b.bar(ks, new, label="form is new"); b.bar(ks, old, bottom=new, color="0.75", label="form was there before")
-    b.set(title="training rows", xlabel="round", xticks=ks); b.legend(fontsize=7)
+    b.set(title="training rows", xlabel="round", xticks=ks, ylim=(0, 1.3 * max(x + y for x, y in zip(new, old)))); b.legend(fontsize=7, loc="upper left")
     subjects, levels = (sorted({k.split("/")[i] for k in found["last"]}) for i in (0, 1))
     share = [[100 * found["last"].get(f"{s}/{l}", [0, 1])[0] / max(1, found["last"].get(f"{s}/{l}", [0, 1])[1]) for l in levels] for s in subjects]
     c.imshow(share, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(share):
         for x, v in enumerate(row): c.text(x, y, f"{v:.0f}", ha="center", va="center", fontsize=8)
     ns = [n for _, n in found["last"].values()]
-    c.set(title=f"last policy, % of {min(ns)}-{max(ns)} test problems", xticks=range(len(levels)), xticklabels=levels, xlabel="level", yticks=range(len(subjects)), yticklabels=subjects)
+    c.set(title=f"last policy, % of {min(ns)}-{max(ns)}", xticks=range(len(levels)), xticklabels=levels, xlabel="level", yticks=range(len(subjects)), yticklabels=subjects)
     fig.tight_layout()
     worst = sorted(found["last"].items(), key=lambda kv: kv[1][0] / kv[1][1])[:6]
     return Picture(fig, "\n".join([f"round {r['round']}: {r['coverage']['correct']} of {r['coverage']['n']} solved, {r['rows_with_a_new_one']} of {r['rows']} rows new in form" for r in found["rounds"]] + [f"{k}: {x} of {n}" for k, (x, n) in worst]))

@@ -10,7 +10,7 @@ __all__ = ['clean', 'number', 'beginnings', 'known_events', 'event_data', 'node_
 import math
 from importlib.resources import files
 import anywidget, traitlets
-from .viz import best_end, path_to, show_tree, step_label, tidy_layout, visible_nodes
+from .viz import best_end, show_tree, step_label, tidy_layout, visible_nodes
 
 # %% ../nbs/07a_widget.ipynb #c18dcffa
 def clean(text, limit:int=20_000) -> str:

@@ -38,6 +38,9 @@ def arm(place, n):
     elif place == "checkpoint":  # after the weights are written, before the folder has its name
         write_text = store.write_text
         store.write_text = lambda path, text: (passage() if str(path).endswith("complete.json") else None, write_text(path, text))[1]
+    elif place == "file":  # before a file of rows is written: of a round the 1st is pairs, the 2nd selected, the 3rd the evaluation
+        write_lines = loop.write_lines
+        loop.write_lines = lambda path, rows: (passage(), write_lines(path, rows))[1]
     elif place == "line":  # in the middle of a line
         sealed = store._sealed
         def torn(row):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import rstar_nb.evolve as loop
-from rstar_nb.ablations import (ARMS, Arm, RandomPPM, arm_table, majority_problems, parts_of_loop, plot_arms, run_arms, sampled_trees, tokens_per_tree, tree_of_samples,
+from rstar_nb.ablations import (ARMS, RandomPPM, arm_table, majority_problems, parts_of_loop, plot_arms, run_arms, sampled_trees, tokens_per_tree, tree_of_samples,
                                 with_noise)
 from rstar_nb.answers import is_equivalent
 from rstar_nb.executor import Result

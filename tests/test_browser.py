@@ -3,7 +3,7 @@ import json, math, os, re, shutil, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
 from rstar_nb.report import embed, tree_page, write_report, write_tree_page
-from rstar_nb.search import Node, Tree, add_children, backup, replay, search, tree_to_json
+from rstar_nb.search import Tree, add_children, backup, replay, search, tree_to_json
 from rstar_nb.store import append_lines
 from rstar_nb.ucb import puct, uct
 from rstar_nb.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source

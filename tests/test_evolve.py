@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rstar_nb.evolve import draw_weights, evolve, load_settings
-from rstar_nb.problems import SUBJECTS
+from rstar_nb.problems import SUBJECTS, split_of
 from rstar_nb.settings import Settings, parse_settings
 from rstar_nb.store import StoreError, is_complete, read_lines
 
@@ -23,7 +23,7 @@ def run(folder, *where, **env):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    "A run folder with its weak base trained; every run below starts from a copy of it."
+    "A run folder with its weak base trained; the runs that are killed below start from a copy of it."
     folder = tmp_path_factory.mktemp("base") / "run"
     killed = run(folder, "search", "1")  # stops as the first round's search begins
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -32,9 +32,9 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def untouched(base, tmp_path_factory):
+def untouched(tmp_path_factory):
+    "A run that went through in one process."
     folder = tmp_path_factory.mktemp("untouched") / "run"
-    shutil.copytree(base, folder)
     done = run(folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -50,7 +50,7 @@ def test_a_small_run_has_something_to_lose(untouched):
     assert metrics[1]["pairs"] > 0 and all(m["selected"] > 0 and m["search"]["n"] == 12 for m in metrics[1:])
 
 
-@pytest.mark.parametrize("place, n", [("search", "50"), ("line", "5"), ("sft", "7"), ("ppm", "3"), ("checkpoint", "1"), ("checkpoint", "2"), ("checkpoint", "3")])
+@pytest.mark.parametrize("place, n", [("search", "50"), ("line", "5"), ("sft", "7"), ("ppm", "3"), ("checkpoint", "1"), ("checkpoint", "2"), ("checkpoint", "3"), ("file", "2"), ("file", "3")])
 def test_killed_and_resumed_ends_the_same(base, untouched, tmp_path, place, n):
     folder = tmp_path / "run"
     shutil.copytree(base, folder)
@@ -67,16 +67,44 @@ def test_a_run_writes_its_record(untouched):
     record = json.loads((untouched / "record.json").read_text())
     assert {"seed", "settings", "machine", "wall_seconds", "peak_rss_mb", "rounds", "ood"} <= set(record)
     assert [r["round"] for r in record["rounds"]] == [0, 1, 2] and set(record["ood"]) == {"0", "2"}
+    assert record["ood"]["0"]["search"] is None and record["ood"]["2"]["search"]["n"] == record["ood"]["2"]["policy"]["n"] == 4
+    for r in record["rounds"][1:]:
+        assert sum(r["solved_by"].values()) == r["coverage"]["correct"] and r["policy_on_searched"]["n"] == r["search"]["n"] == 12
+        assert r["policy_on_searched"]["by_level"].keys() == r["search"]["by_level"].keys()
     assert all({"policy", "search", "coverage", "false_positive_rate", "seconds"} <= set(r) for r in record["rounds"])
     assert 50 < record["peak_rss_mb"] < 4000 and record["wall_seconds"] > 1
     policy = record["rounds"][1]["policy"]
     assert sum(n for _, n in policy["by_level"].values()) == sum(n for _, n in policy["by_subject"].values()) == policy["n"] == 24
 
 
+def test_a_record_of_another_version_is_refused(untouched, tmp_path):
+    config = json.loads((untouched / "config.json").read_text())
+    config["settings"]["old_name"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StoreError, match="another version.*old_name"): load_settings(tmp_path)
+
+
+def test_no_held_out_question_among_training_rows():
+    from rstar_nb.evolve import renumbered, seed_rows
+    settings = Settings(seed_solutions=200)
+    first = seed_rows(settings, 1)
+    rows = seed_rows(settings, 6) + renumbered(first, 6, 3)
+    assert {split_of(r["question"], 1) for r in rows} == {"train"}
+    assert len({r["question"] for r in rows}) > 5 * len(first)  # they did get other numbers
+
+
+def test_a_row_without_numbers_is_kept():
+    from rstar_nb.evolve import with_new_numbers
+    import random
+    row = dict(problem_id="x", question="None at all?", steps=["answer = 0"])
+    row["question"] += next(" " * i for i in range(100) if split_of(row["question"] + " " * i, 1) == "test")
+    assert with_new_numbers(row, random.Random(0)) == row
+
+
 def test_the_first_pass_leaves_whole_trees(untouched):
     from rstar_nb.search import check_invariants, replay, tree_from_json
     lines = read_lines(untouched / "round_1" / "search.jsonl")
-    trees = [tree_from_json({k: v for k, v in l.items() if k not in ("level", "subject", "solved")}) for l in lines]
+    trees = [tree_from_json(l) for l in lines]
     straight = [t for t in trees if t.rollouts == 1 and all(len(n.children or []) <= 1 for n in t.nodes)]
     assert straight and len(straight) < len(trees)
     for t in trees:
@@ -95,20 +123,21 @@ def test_settings_are_recorded_and_must_agree(untouched):
     assert found.problems == (24,) and found.rounds == 2
     with pytest.raises(StoreError, match="other settings .*lr"): load_settings(untouched, Settings(**{**found.__dict__, "lr": 1.0}))
     assert load_settings(untouched, Settings(**{**found.__dict__, "rounds": 3})).rounds == 3
+    with pytest.raises(StoreError, match="a run of 2 rounds"): load_settings(untouched, Settings(**{**found.__dict__, "rounds": 1}))
     assert {"cpu", "torch", "torch_threads"} <= set(json.loads((untouched / "config.json").read_text())["machine"])
 
 
 def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
-    import rstar_nb.problems as problems
+    import rstar_nb.evolve as evolve, rstar_nb.problems as problems
     def forbidden(id): raise AssertionError("a gold program was read")
-    monkeypatch.setattr(problems, "gold_program", forbidden)
-    from rstar_nb.evolve import Run, search_wave
+    for module in (problems, evolve): monkeypatch.setattr(module, "gold_program", forbidden)
+    from rstar_nb.evolve import Run, is_solved, search_wave
     from rstar_nb.executor import Executor
     from rstar_nb.policy import Policy
     settings = load_settings(untouched)
     with Executor(workers=1, preload=()) as executor:
-        trees = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None, (4, 0))
-    assert len(trees) == 4
+        trees, solved_by = search_wave(Run(untouched, settings, executor, quiet=True), 1, problems.generate(4, levels=[1]), Policy.load(untouched / "round_2" / "policy"), None, (4, 0))
+    assert [is_solved(t) for t in trees] == [by is not None for by in solved_by] and len(trees) == 4
 
 
 def test_what_is_solved_in_part_is_drawn_most():

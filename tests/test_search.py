@@ -84,6 +84,19 @@ def test_invariants_of_random_trees(seed, rollouts, rule, skip):
     check_invariants(random_tree(random.Random(seed), rollouts, rule, skip_exhausted=skip))
 
 
+@pytest.mark.parametrize("harm, message", [
+    (lambda t: setattr(t.nodes[0], "children", t.nodes[0].children[:-1]), "nobody's child"),
+    (lambda t: setattr(t.nodes[t.nodes[0].children[0]], "parent", 99), "another parent"),
+    (lambda t: setattr(t.nodes[0], "node_visits", t.nodes[0].node_visits + 1), "visits"),
+    (lambda t: setattr(t.nodes[0], "value_sum", 1e6), "value"),
+])
+def test_broken_trees_are_noticed(trees, harm, message):
+    t = tree_from_json(json.loads(json.dumps(tree_to_json(max(trees, key=lambda t: len(t.nodes))))))
+    check_invariants(t)
+    harm(t)
+    with pytest.raises(AssertionError, match=message): check_invariants(t)
+
+
 def bandit(rollouts, rule, means=(0.2, 0.5, 0.8), seed=0):
     "One choice at the root, three leaves that pay +1 with different probability."
     rng, t = random.Random(seed), Tree("bandit", "?")
@@ -109,10 +122,15 @@ def test_uct_visits_every_root_child_before_any_twice():
 
 
 def test_the_same_with_a_policy_behind_it(trees):
+    cases = 0
     for t in trees:
-        running = [t.nodes[c] for c in t.nodes[ROOT].children if t.nodes[c].status == "ok"]
-        if any(n.node_visits == 0 for n in running):
-            assert max(n.node_visits for n in running) <= 1
+        for k in [k for k, e in enumerate(t.events) if e["kind"] == "backup"]:
+            then = replay(t, k + 1)
+            running = [then.nodes[c] for c in then.nodes[ROOT].children if then.nodes[c].status == "ok"]
+            if any(n.node_visits == 0 for n in running):
+                assert max(n.node_visits for n in running) <= 1
+                cases += 1
+    assert cases > 5
 
 
 def test_vote_weighs_trajectories():

@@ -14,7 +14,7 @@ The others are optional. They are not needed to use rstar_nb; what they need the
 Every engine grows a tree with 4 candidates per expansion and programs of 8 steps, and scores each step with the same pseudo-random number.
 A tree of that shape is full at 87,381 nodes, and long before that most rollouts expand nothing, so growth is also measured with programs of 12 steps.
 """
-import argparse, gc, importlib.util, json, os, random, sys, time
+import argparse, gc, importlib.util, json, os, sys, time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
