@@ -2,12 +2,13 @@
 
     python tests/benchmarks/loop.py RUN            # a finished run folder, e.g. runs/default
 
-Prints the seconds per phase of the run, then searches problems with the run's last policy and PPM and prints
-tokens/s, rollouts/s and the shares of the time inside the models' forward passes and in the executor, then drives
-the tree with a policy and an executor that answer at once. One JSON object is the last line; --record FILE keeps it.
+Prints the seconds per phase of the run, then grows trees for problems, and does what a round does with a wave of
+problems, with the run's last policy and PPM, and prints tokens/s, rollouts/s and the shares of the time inside the
+models' forward passes and in the executor; then it drives the tree with a policy and an executor that answer at once. One JSON object is the last line; --record FILE keeps it.
 """
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rstar_nb.cli import run_executor
-from rstar_nb.evolve import load_settings
+from rstar_nb.evolve import Run, load_settings, search_wave
 from rstar_nb.policy import Candidate, Policy
 from rstar_nb.prm import PPM
 from rstar_nb.problems import generate
@@ -35,21 +36,33 @@ def forward_clock(*models):
         for hook in hooks: hook.remove()
 
 
-def search_speed(run, n_problems=200):
-    "Growing trees with the run's last policy, PPM and settings."
+def measured(run, search_problems):
+    "Seconds, shares and speeds of `search_problems(policy, ppm, executor, settings, round)`, which returns trees, with the run's last models."
     settings = load_settings(run)
     last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
     policy, ppm = Policy.load(run / f"round_{last}" / "policy"), PPM.load(run / f"round_{last}" / "ppm") if last else None
-    problems = generate(n_problems, "train", seed=987)
     policy.top_k = settings.top_k
-    # The policy calls the whole model; the PPM the transformer, then the head.
-    models = [policy.model] + ([ppm.policy.model.get_decoder(), ppm.policy.model.get_output_embeddings()] if ppm else [])
-    with run_executor(run) as executor, forward_clock(*models) as inside:
+    # The policy calls the whole model, or its transformer and head when a program is read again; so does the PPM.
+    models = [m.model for m in (policy, *([ppm.policy] if ppm else []))]
+    with run_executor(run) as executor, forward_clock(*(part for m in models for part in (m.get_decoder(), m.get_output_embeddings()))) as inside:
         executor, start = Timed(executor), time.perf_counter()
-        trees = search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", last), settings.of("candidates", last), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
+        trees = search_problems(policy, ppm, executor, settings, last)
         seconds = time.perf_counter() - start
-    return dict(problems=n_problems, seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), share_in_executor=round(executor.seconds / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
+    return dict(problems=len(trees), seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), share_in_executor=round(executor.seconds / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
                 rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1), nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds))
+
+
+def grown(policy, ppm, executor, settings, round):
+    "A tree for each of 200 problems."
+    problems = generate(200, "train", seed=987)
+    return search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", round), settings.of("candidates", round), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
+
+
+def wave(policy, ppm, executor, settings, round):
+    "What a round does with one wave of problems: greedy programs, changes of one token, trees for some."
+    problems = generate(settings.wave, "train", seed=987)
+    limits = [math.ceil(settings.of(name, round) * len(problems) / settings.of("problems", round)) for name in ("trees", "solved_trees")]
+    return search_wave(Run("nowhere", settings, executor, quiet=True), round, problems, policy, ppm, limits)[0]
 
 
 class Timed:
@@ -76,7 +89,7 @@ class Enough(Exception): "The tree has as many nodes as were asked for."
 
 
 def engine_speed(nodes, candidates=5, depth=16, seconds=2):
-    "Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while. No branch ends: the depth is not reached."
+    "Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while."
     def stop(tree):
         if len(tree.nodes) >= nodes: raise Enough
     policy, executor, speeds, start = InstantPolicy(candidates), InstantExecutor(), [], time.perf_counter()
@@ -94,7 +107,7 @@ def main(run, keep=None):
         for phase, seconds in m["seconds"].items(): phases[phase] = round(phases.get(phase, 0) + seconds, 2)
     total = sum(phases.values())
     for phase, seconds in sorted(phases.items(), key=lambda x: -x[1]): print(f"{phase:<10} {seconds:8.1f} s  {100 * seconds / total:5.1f} %")
-    result = dict(phases=phases, search=search_speed(run), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, seed=load_settings(run).seed, machine=machine())
+    result = dict(phases=phases, trees=measured(run, grown), wave=measured(run, wave), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, seed=load_settings(run).seed, machine=machine())
     if keep: write_text(keep, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
