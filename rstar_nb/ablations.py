@@ -126,6 +126,7 @@ def gold_pass(run, problems, policy) -> list:
 def _random_first(run, round, policy, ppm, original=loop.search_phase): return original(run, round, policy, RandomPPM(run.settings.seed) if round == 1 else ppm)
 def _noisy(run, round, share, original=loop.training_problems): return [with_noise(p, share, run.settings.seed) for p in original(run, round)]
 
+# %% ../nbs/12a_ablations.ipynb #5be11202
 ARMS = {a.name: a for a in [
     Arm("full", "the loop as it is"),
     Arm("best_of_n", "does search find more than samples for the same tokens?", parts=lambda full: dict(grow_trees=partial(sampled_trees, full=full)), needs_full=True),
@@ -141,6 +142,7 @@ ARMS = {a.name: a for a in [
     Arm("random_prm", "does a nonsense PRM in round 1 do lasting harm?", parts=lambda full: dict(search_phase=_random_first)),
 ]}
 
+# %% ../nbs/12a_ablations.ipynb #5be11203
 @contextmanager
 def parts_of_loop(parts:dict):
     "The loop with other functions in the place of some of its own, within the block. Raises AttributeError if it has none of that name."

@@ -80,6 +80,7 @@ class TinyModels:
     def save_ppm(self, ppm, folder): ppm.save(folder)
     fine_tune, fit_pairs = staticmethod(fine_tune), staticmethod(fit_pairs)
 
+# %% ../nbs/10_evolve.ipynb #5be11002
 class Run:
     "A run folder with its settings, its executor, its models and its progress display."
     def __init__(self, folder, settings:Settings, executor, quiet:bool=False, models=None):
@@ -174,6 +175,7 @@ def grow_trees(run, round:int, problems, policy, ppm) -> list:
         search([t for t in trees if difficulty(t) == kind], rollouts=rollouts, **more)
     return trees
 
+# %% ../nbs/10_evolve.ipynb #5be11004
 def search_wave(run, round:int, problems, policy, ppm, limits) -> tuple:
     "Trees for a wave of problems, those of the cheap passes; grown ones for at most `limits` (wrong, right) of them. And what solved each: 'greedy', 'changed', 'tree' or None."
     trees = first_pass(run, problems, policy)
@@ -309,6 +311,7 @@ def run_rounds(run):
             evaluate_phase(run, k, policy, ppm_phase(run, k, policy))
         show_round(run, k)
 
+# %% ../nbs/10_evolve.ipynb #5be11006
 def evolve(folder,
            settings:Settings=None,  # default: the tiny model on a laptop CPU
            resume:bool=False,  # go on with the run in `folder`

@@ -190,6 +190,7 @@ def _prefill(model, encoded, pad, k, room):
     else: cache.k = k; cache.batch_repeat_interleave(k)
     return cache, logits, mask, share
 
+# %% ../nbs/04_policy.ipynb #5be10402
 @torch.inference_mode()
 def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens, begun):
     "Candidates for a batch of encoded prefixes; the prefix, and what the candidates begin with, is computed once per `k` candidates."

@@ -59,6 +59,7 @@ def log_likelihood(model, hidden, ids, predicts):
     token_losses = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden[predicts]).float(), ids.roll(-1, 1)[predicts], reduction="none")
     return token_losses.new_zeros(len(ids)).index_add(0, predicts.nonzero()[:, 0], -token_losses)
 
+# %% ../nbs/08_prm.ipynb #5be10802
 class PPM:
     "A process preference model: a policy's weights, a linear unit, tanh."
     def __init__(self, policy, copy_weights:bool=True,
@@ -98,32 +99,9 @@ class PPM:
             taken = [m for m in parts[at:at + max(1, batch_size // size)] if len(m) == size]
             at += len(taken)
             batch = [i for members in taken for i in members]
-            found = self._sibling_scores([[prefixes[i] for i in members] for members in taken]) if size > 1 else self.scores([self.encode(*prefixes[i]) for i in batch])
+            found = _sibling_scores(self, [[prefixes[i] for i in members] for members in taken]) if size > 1 else self.scores([self.encode(*prefixes[i]) for i in batch])
             for i, s in zip(batch, found.tolist()): scores[i] = s
         return scores
-
-    def _sibling_scores(self, families):
-        "Scores of families of prefixes that differ in their last step, one family after another."
-        model, device = self.policy.model, self.policy.model.device
-        before = [self.encode(members[0][0], members[0][1][:-1]) for members in families]
-        own = [[self.policy.encode(q, steps)[len(ids):] for q, steps in members] for (ids, _), members in zip(before, families)]
-        k, room = max(map(len, own)), max(len(ids) for steps in own for ids in steps)
-        real = torch.tensor([j < len(steps) for steps in own for j in range(k)], device=device)
-        own = [ids for steps in own for ids in steps + [[0]] * (k - len(steps))]
-        ids, mask = left_pad([ids for ids, _ in before], self.policy.pad, device)
-        positions, cache = (mask.cumsum(1) - 1).clamp(min=0), DynamicCache(config=model.config)
-        above = backbone(model)(ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state
-        cache, length = SharedPrefixCache(cache, mask, k, room), mask.sum(1).repeat_interleave(k)
-        own_ids, end, at = torch.tensor([x + [0] * (room - len(x)) for x in own], device=device), torch.tensor([len(x) for x in own], device=device), torch.arange(room, device=device)
-        seen = torch.cat([mask.repeat_interleave(k, 0), mask.new_ones(len(own), room)], 1)
-        with shared_prefix(model): hidden = backbone(model)(own_ids, attention_mask=seen, position_ids=length[:, None] + at, past_key_values=cache, use_cache=True).last_hidden_state
-        value = self.head(hidden[torch.arange(len(own), device=device), end - 1].float())[:, 0]
-        if self.alpha is not None:
-            start = torch.tensor([n for _, n in before], device=device)[:, None]
-            earlier = log_likelihood(model, above, ids, (positions >= start - 1) & (positions < positions[:, -1:]) & (mask > 0)).repeat_interleave(k)
-            first = model.get_output_embeddings()(above[:, -1]).float().log_softmax(-1).repeat_interleave(k, 0).gather(1, own_ids[:, :1])[:, 0]
-            value = value + self.alpha * (earlier + first + log_likelihood(model, hidden, own_ids, at < end[:, None] - 1))
-        return torch.tanh(value)[real]
 
     def save(self, folder):
         "Write the model, the tokenizer and the linear unit (safetensors)."
@@ -140,6 +118,30 @@ class PPM:
         if ppm.alpha is not None: ppm.alpha.data = tensors.pop("alpha")
         ppm.head.load_state_dict(tensors)
         return ppm
+
+# %% ../nbs/08_prm.ipynb #5be10804
+def _sibling_scores(ppm, families):
+    "Scores of families of prefixes that differ in their last step, one family after another."
+    model, device = ppm.policy.model, ppm.policy.model.device
+    before = [ppm.encode(members[0][0], members[0][1][:-1]) for members in families]
+    own = [[ppm.policy.encode(q, steps)[len(ids):] for q, steps in members] for (ids, _), members in zip(before, families)]
+    k, room = max(map(len, own)), max(len(ids) for steps in own for ids in steps)
+    real = torch.tensor([j < len(steps) for steps in own for j in range(k)], device=device)
+    own = [ids for steps in own for ids in steps + [[0]] * (k - len(steps))]
+    ids, mask = left_pad([ids for ids, _ in before], ppm.policy.pad, device)
+    positions, cache = (mask.cumsum(1) - 1).clamp(min=0), DynamicCache(config=model.config)
+    above = backbone(model)(ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state
+    cache, length = SharedPrefixCache(cache, mask, k, room), mask.sum(1).repeat_interleave(k)
+    own_ids, end, at = torch.tensor([x + [0] * (room - len(x)) for x in own], device=device), torch.tensor([len(x) for x in own], device=device), torch.arange(room, device=device)
+    seen = torch.cat([mask.repeat_interleave(k, 0), mask.new_ones(len(own), room)], 1)
+    with shared_prefix(model): hidden = backbone(model)(own_ids, attention_mask=seen, position_ids=length[:, None] + at, past_key_values=cache, use_cache=True).last_hidden_state
+    value = ppm.head(hidden[torch.arange(len(own), device=device), end - 1].float())[:, 0]
+    if ppm.alpha is not None:
+        start = torch.tensor([n for _, n in before], device=device)[:, None]
+        earlier = log_likelihood(model, above, ids, (positions >= start - 1) & (positions < positions[:, -1:]) & (mask > 0)).repeat_interleave(k)
+        first = model.get_output_embeddings()(above[:, -1]).float().log_softmax(-1).repeat_interleave(k, 0).gather(1, own_ids[:, :1])[:, 0]
+        value = value + ppm.alpha * (earlier + first + log_likelihood(model, hidden, own_ids, at < end[:, None] - 1))
+    return torch.tanh(value)[real]
 
 # %% ../nbs/08_prm.ipynb #1d781ecc
 def held_out(problem_id:str, share:float=0.1) -> bool:

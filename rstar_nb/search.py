@@ -210,6 +210,7 @@ def no_garbage_collection():
     finally:
         if was: gc.enable()
 
+# %% ../nbs/06_search.ipynb #5be10601
 def search(trees, policy, executor,
            rollouts:int=8,  # rollouts per tree, those already made included (paper: 8, later 16)
            candidates:int=5,  # steps proposed per expansion (paper: 5, 8, 16)
@@ -235,6 +236,7 @@ def search(trees, policy, executor,
                 if on_rollout: on_rollout(t)
     return trees
 
+# %% ../nbs/06_search.ipynb #5be10603
 def grow(leaves, policy, executor, candidates, ppm, temperature, seed):
     "Expand, execute and score all `leaves`, each with one batched call."
     if not leaves: return
