@@ -29,7 +29,7 @@ def embed(data) -> str:
 _STYLE = """
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; margin: 24px auto; max-width: 1180px; padding: 0 16px; color: #222; background: #fff; color-scheme: light; }
 h1 { font-size: 24px; } h2 { font-size: 18px; margin-top: 32px; } .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: 3px 12px 3px 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: 3px 12px 3px 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: break-word; }
 details { margin: 8px 0; } summary { cursor: pointer; padding: 4px 0; } .pictures { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; } .soft { color: #666; } .pair { width: min(96vw, 1700px); margin-left: 50%; transform: translateX(-50%); display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); }
 """
 _START = """
@@ -159,7 +159,7 @@ def rounds_table(metrics) -> str:
         p = accuracy_points([m], key)
         return f"{p[0][1]:.1f} % ({p[0][2]:.1f}-{p[0][3]:.1f}), n={p[0][4]}" if p else "-"
     rows = [(m["round"], rate(m, "policy"), rate(m, "policy_on_searched"), rate(m, "search"), rate(m, "coverage"), f"{sum(tokens_of(m).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
-    return table(rows, ("round", "policy alone", "policy alone, the problems searched", "with search", "training problems solved", "tokens", "minutes"))
+    return table(rows, ("round", "policy alone", "policy alone, searched problems", "with search", "training problems solved", "tokens", "minutes"))
 
 def subjects_table(metrics) -> str:
     "One row per subject, one column per round: the policy alone, with intervals."
