@@ -60,7 +60,7 @@ def keep(run, figures):
     shutil.copy(run / "record.json", figures / "records" / f"evolve_tiny_seed{seed}.json")
     # A tree that shows something: grown by the search, solved, with some wrong ends, and not too wide to read.
     rows = (row for row in read_lines(run / "round_1" / "search.jsonl") if row["events"][0]["kind"] == "select" and row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
-    trees = (tree_from_json({k: v for k, v in row.items() if k not in ("level", "subject", "solved")}) for row in rows)
+    trees = map(tree_from_json, rows)
     tree = next(t for t in trees if not all(x["correct"] for x in trajectories(t)))
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
     (record / "paired.json").write_text(json.dumps(paired(run), indent=1) + "\n")

@@ -27,8 +27,7 @@ KINDS = {  # kind -> (trees -> training rows, the function that fits them)
 
 def trees_until(run, round:int) -> list:
     "The trees of a run's rounds 1 to `round`, oldest first."
-    extra = ("level", "subject", "solved")
-    return [tree_from_json({k: v for k, v in line.items() if k not in extra}) for k in range(1, round + 1) for line in read_lines(Path(run) / f"round_{k}" / "search.jsonl")]
+    return [tree_from_json(line) for k in range(1, round + 1) for line in read_lines(Path(run) / f"round_{k}" / "search.jsonl")]
 
 # %% ../nbs/11c_prm_kinds.ipynb #d29e950c
 def train_kind(kind:str,  # "orm", "pqm" or "ppm"

@@ -89,8 +89,7 @@ def read_tree(path, at:int):
     "The tree in the line that begins at byte `at`."
     with open(path, "rb") as f:
         f.seek(at)
-        row = json.loads(f.readline())
-    return tree_from_json({k: row[k] for k in ("problem_id", "question", "nodes", "events", "rollouts", "tokens", "cursor") if k in row})
+        return tree_from_json(json.loads(f.readline()))
 
 def summaries(path) -> list:
     "For each tree of a file: where it is, whether it was solved, its number of nodes, how its rollouts ended."

@@ -4,7 +4,8 @@
 
 Prints the seconds per phase of the run, then grows trees for problems, and does what a round does with a wave of
 problems, with the run's last policy and PPM, and prints tokens/s, rollouts/s and the shares of the time inside the
-models' forward passes and in the executor; then it drives the tree with a policy and an executor that answer at once. One JSON object is the last line; --record FILE keeps it.
+models' forward passes and in the executor; then it drives the tree with a policy and an executor that answer at
+once. One JSON object is the last line; --record FILE keeps it.
 """
 import argparse
 import json
