@@ -2,6 +2,7 @@
 
     python .ci/execute_notebooks.py                  # every notebook
     python .ci/execute_notebooks.py 05_ucb 06_search # some
+    python .ci/execute_notebooks.py --check          # run every notebook, save nothing
 
 Cells that begin with `#| slow` or `#| gpu` are left as they are, so a lesson can
 show the command behind a recorded measurement without repeating it.
@@ -31,12 +32,17 @@ class LessonClient(NotebookClient):
 
 
 def main(names):
+    check = "--check" in names
+    names = [n for n in names if n != "--check"]
     paths = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names] or sorted(NBS.glob("*.ipynb"))
     for path in paths:
         nb = nbformat.read(path, 4)
         start = time.perf_counter()
         LessonClient(nb, timeout=900, kernel_name="python3", store_widget_state=False,
                      resources={"metadata": {"path": str(NBS)}}).execute()
+        if check:
+            print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
+            continue
         for cell in nb.cells:
             cell.metadata.pop("execution", None)
             for output in cell.get("outputs", []):

@@ -65,7 +65,7 @@ def load_source(name:str,  # a name in SOURCES
     split = split or source.splits[0]
     if split not in source.splits: raise ProblemFileError(f"{name} has no split {split!r}; choose {', '.join(source.splits)}")
     try: import datasets
-    except ImportError: raise ProblemFileError(f'{name}: the package datasets is missing; pip install -e ".[data]"') from None
+    except ImportError: raise ProblemFileError(f'{name}: the package datasets is missing; pip install datasets') from None
     datasets.disable_progress_bars()
     kind = dict(jsonl="json", json="json", parquet="parquet", csv="csv").get(Path(file).suffix[1:]) if file else None
     if file and (kind is None or not Path(file).is_file()): raise ProblemFileError(f"{file}: no such file, or not .jsonl, .json, .parquet or .csv")
@@ -85,7 +85,7 @@ def load_source(name:str,  # a name in SOURCES
 # %% ../nbs/13c_sources.ipynb #a8eb7e42
 def _family(name, size, seed):
     try: import reasoning_gym
-    except ImportError: raise ProblemFileError('rg: the package reasoning-gym is missing; pip install -e ".[data]"') from None
+    except ImportError: raise ProblemFileError('rg: the package reasoning-gym is missing; pip install reasoning-gym') from None
     from reasoning_gym.factory import DATASETS
     if name not in DATASETS: raise ProblemFileError(f"rg:{name}: reasoning-gym has no such family; it has {', '.join(sorted(DATASETS)[:8])} and {len(DATASETS) - 8} more")
     return reasoning_gym.create_dataset(name, size=size, seed=seed)
