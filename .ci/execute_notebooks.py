@@ -7,7 +7,9 @@
 Cells that begin with `#| slow` or `#| gpu` are left as they are, so a lesson can
 show the command behind a recorded measurement without repeating it.
 """
-import sys, time
+
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -34,12 +36,19 @@ class LessonClient(NotebookClient):
 def main(names):
     check = "--check" in names
     names = [n for n in names if n != "--check"]
-    paths = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names] or sorted(NBS.glob("*.ipynb"))
+    paths = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names] or sorted(
+        NBS.glob("*.ipynb")
+    )
     for path in paths:
         nb = nbformat.read(path, 4)
         start = time.perf_counter()
-        LessonClient(nb, timeout=900, kernel_name="python3", store_widget_state=False,
-                     resources={"metadata": {"path": str(NBS)}}).execute()
+        LessonClient(
+            nb,
+            timeout=900,
+            kernel_name="python3",
+            store_widget_state=False,
+            resources={"metadata": {"path": str(NBS)}},
+        ).execute()
         if check:
             print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
             continue
@@ -47,7 +56,8 @@ def main(names):
             cell.metadata.pop("execution", None)
             for output in cell.get("outputs", []):
                 # Without a kernel a widget view shows an error in place of its picture.
-                if "image/png" in output.get("data", {}): output.data.pop("application/vnd.jupyter.widget-view+json", None)
+                if "image/png" in output.get("data", {}):
+                    output.data.pop("application/vnd.jupyter.widget-view+json", None)
         nbformat.write(nb, path)
         print(f"{path.name}: {time.perf_counter() - start:.1f} s")
 

@@ -6,12 +6,21 @@
 A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of numbers
 per round, one search tree, and one problem's trees in the first and last round.
 """
+
 import json
 import shutil
 import sys
 from pathlib import Path
 
-from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds, read_two_rounds, show_two_rounds, two_rounds, write_two_rounds
+from rstar_nb.rounds import (
+    plot_costs,
+    plot_coverage,
+    plot_rounds,
+    read_two_rounds,
+    show_two_rounds,
+    two_rounds,
+    write_two_rounds,
+)
 from rstar_nb.search import trajectories, tree_from_json, tree_to_json
 from rstar_nb.store import read_lines
 from rstar_nb.viz import show_tree
@@ -19,7 +28,8 @@ from rstar_nb.viz import show_tree
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 
 
-def metrics(record): return read_lines(record / "metrics.jsonl")
+def metrics(record):
+    return read_lines(record / "metrics.jsonl")
 
 
 # File name -> picture of a record. A picture under figures/ that is not named here fails a test.
@@ -28,38 +38,60 @@ PICTURES = {
     "coverage.png": lambda record: plot_coverage(metrics(record)),
     "levels.png": lambda record: plot_coverage(metrics(record), "policy"),
     "costs.png": lambda record: plot_costs(metrics(record)),
-    "tree.png": lambda record: show_tree(tree_from_json(json.loads((record / "tree.json").read_text()))),
+    "tree.png": lambda record: show_tree(
+        tree_from_json(json.loads((record / "tree.json").read_text()))
+    ),
     "two_rounds.png": lambda record: show_two_rounds(read_two_rounds(record)),
 }
 
 
 def draw(record, out):
-    "Every picture of a record, into folder `out`."
-    for name, picture in PICTURES.items(): picture(record).save(out / name)
+    """Every picture of a record, into folder `out`."""
+    for name, picture in PICTURES.items():
+        picture(record).save(out / name)
 
 
 def paired(run):
-    "For each round with a search: how many of the problems it answered were right without and with it."
+    """For each round with a search: how many of the problems it answered were right without and with it."""
     found = []
     for k in range(1, len(metrics(run))):
         rows = [r for r in read_lines(run / f"round_{k}" / "eval.jsonl") if r["split"] == "test"]
-        greedy, search = ({r["problem_id"]: r["correct"] for r in rows if r["strategy"] == s} for s in ("greedy", "mcts"))
-        found.append(dict(round=k, n=len(search), policy=sum(greedy[i] for i in search), search=sum(search.values()),
-                          only_policy=sum(greedy[i] and not search[i] for i in search), only_search=sum(search[i] and not greedy[i] for i in search),
-                          oracle=sum(r["oracle"] for r in rows if r["strategy"] == "mcts")))
+        greedy, search = (
+            {r["problem_id"]: r["correct"] for r in rows if r["strategy"] == s}
+            for s in ("greedy", "mcts")
+        )
+        found.append(
+            dict(
+                round=k,
+                n=len(search),
+                policy=sum(greedy[i] for i in search),
+                search=sum(search.values()),
+                only_policy=sum(greedy[i] and not search[i] for i in search),
+                only_search=sum(search[i] and not greedy[i] for i in search),
+                oracle=sum(r["oracle"] for r in rows if r["strategy"] == "mcts"),
+            )
+        )
     return found
 
 
 def keep(run, figures):
-    "Copy what the pictures need from a run's folder."
+    """Copy what the pictures need from a run's folder."""
     record = figures / "default_run"
     record.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "metrics.jsonl"): shutil.copy(run / name, record / name)
+    for name in ("config.json", "metrics.jsonl"):
+        shutil.copy(run / name, record / name)
     (figures / "records").mkdir(exist_ok=True)
     seed = json.loads((run / "record.json").read_text())["seed"]
     shutil.copy(run / "record.json", figures / "records" / f"evolve_tiny_seed{seed}.json")
     # A tree that shows something: grown by the search, solved, with some wrong ends, and not too wide to read.
-    rows = (row for row in read_lines(run / "round_1" / "search.jsonl") if row["events"][0]["kind"] == "select" and row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30)
+    rows = (
+        row
+        for row in read_lines(run / "round_1" / "search.jsonl")
+        if row["events"][0]["kind"] == "select"
+        and row["solved"]
+        and row["level"] == 3
+        and 12 <= len(row["nodes"]) <= 30
+    )
     trees = map(tree_from_json, rows)
     tree = next(t for t in trees if not all(x["correct"] for x in trajectories(t)))
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
@@ -68,5 +100,6 @@ def keep(run, figures):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1: keep(Path(sys.argv[1]), FIGURES)
+    if len(sys.argv) > 1:
+        keep(Path(sys.argv[1]), FIGURES)
     draw(FIGURES / "default_run", FIGURES)

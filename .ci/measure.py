@@ -6,6 +6,7 @@
 It may be interrupted at any time; the same command goes on. What it measures stays under --work, the small records
 that the notebooks read go to figures/records.
 """
+
 import argparse
 import json
 from dataclasses import replace
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from rstar_nb.ablations import SMALL, run_arms, small_world, write_arms
 from rstar_nb.cli import numbers, run_executor
-from rstar_nb.evolve import load_settings, test_problems
 from rstar_nb.evaluation import evaluate_policy, tally
+from rstar_nb.evolve import load_settings, test_problems
 from rstar_nb.policy import Policy
 from rstar_nb.prm_kinds import measure_kinds
 from rstar_nb.problems import generate
@@ -22,44 +23,100 @@ from rstar_nb.settings import Settings
 from rstar_nb.store import machine, write_text
 from rstar_nb.why import curves, plateau
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("run", type=Path)
 parser.add_argument("--only", default="fresh,plateau,curves,kinds,arms")
-parser.add_argument("--work", type=Path, default=Path("runs"), help="rows and models of the measurements")
-parser.add_argument("--records", type=Path, default=Path(__file__).resolve().parent.parent / "figures" / "records")
+parser.add_argument(
+    "--work", type=Path, default=Path("runs"), help="rows and models of the measurements"
+)
+parser.add_argument(
+    "--records", type=Path, default=Path(__file__).resolve().parent.parent / "figures" / "records"
+)
 parser.add_argument("--n", type=int, default=120, help="held-out problems for curves and kinds")
-parser.add_argument("--budgets", default="100,300,900", help="tokens the policy may write for a problem")
+parser.add_argument(
+    "--budgets", default="100,300,900", help="tokens the policy may write for a problem"
+)
 parser.add_argument("--seeds", default="0,1", help="seeds of the arms")
 parser.add_argument("--arms", help="names, separated by commas (default: all)")
 args = parser.parse_args()
 
 
 def record(name, found, **more):
-    write_text(args.records / f"{name}.json", json.dumps(dict(found, machine=machine(), **more), indent=1) + "\n")
+    write_text(
+        args.records / f"{name}.json",
+        json.dumps(dict(found, machine=machine(), **more), indent=1) + "\n",
+    )
     print(args.records / f"{name}.json", flush=True)
 
 
-def of_run(): return json.loads((args.run / "config.json").read_text())["settings"]
+def of_run():
+    return json.loads((args.run / "config.json").read_text())["settings"]
 
 
 say = lambda text: print(text, flush=True)
 budgets = numbers(args.budgets, "--budgets")
 for what in args.only.split(","):
-    if what == "fresh":  # held-out problems that no run's curve is drawn from: settings were chosen by looking at those
+    if (
+        what == "fresh"
+    ):  # held-out problems that no run's curve is drawn from: settings were chosen by looking at those
         problems = generate(600, "test", seed=1000)
         with run_executor(args.run) as executor:
-            found = [dict(round=k, policy=tally(evaluate_policy(Policy.load(args.run / f"round_{k}" / "policy"), executor, problems))) for k in range(load_settings(args.run).rounds + 1)]
+            found = [
+                dict(
+                    round=k,
+                    policy=tally(
+                        evaluate_policy(
+                            Policy.load(args.run / f"round_{k}" / "policy"), executor, problems
+                        )
+                    ),
+                )
+                for k in range(load_settings(args.run).rounds + 1)
+            ]
         record("fresh_test", dict(seed=1000, rounds=found), settings=of_run())
-    elif what == "plateau": record("plateau", plateau(args.run), settings=of_run())
+    elif what == "plateau":
+        record("plateau", plateau(args.run), settings=of_run())
     elif what == "curves":
         with run_executor(args.run) as executor:
-            record("eval_curves", curves(args.run, test_problems(load_settings(args.run))[:args.n], executor, args.work / "curves" / args.run.name, budgets, say=say), settings=of_run())
+            record(
+                "eval_curves",
+                curves(
+                    args.run,
+                    test_problems(load_settings(args.run))[: args.n],
+                    executor,
+                    args.work / "curves" / args.run.name,
+                    budgets,
+                    say=say,
+                ),
+                settings=of_run(),
+            )
     elif what == "kinds":
         with run_executor(args.run) as executor:
-            found = measure_kinds(args.run, args.work / "kinds" / args.run.name, test_problems(load_settings(args.run))[:args.n], executor, budgets=budgets, say=say)
-        for r in found["accuracy"]: r.pop("by_subject")
+            found = measure_kinds(
+                args.run,
+                args.work / "kinds" / args.run.name,
+                test_problems(load_settings(args.run))[: args.n],
+                executor,
+                budgets=budgets,
+                say=say,
+            )
+        for r in found["accuracy"]:
+            r.pop("by_subject")
         record("kinds", dict(found, run=args.run.name), settings=of_run())
     elif what == "arms":
-        run_arms(args.work / "ablations", args.arms.split(",") if args.arms else None, numbers(args.seeds, "--seeds"), replace(Settings(), **SMALL), quiet=True, say=say, world=small_world())
-        write_text(args.records / "ablations.json", json.dumps(write_arms(args.work / "ablations"), indent=1) + "\n")
-    else: parser.error(f"unknown {what!r}; choose from fresh, plateau, curves, kinds, arms")
+        run_arms(
+            args.work / "ablations",
+            args.arms.split(",") if args.arms else None,
+            numbers(args.seeds, "--seeds"),
+            replace(Settings(), **SMALL),
+            quiet=True,
+            say=say,
+            world=small_world(),
+        )
+        write_text(
+            args.records / "ablations.json",
+            json.dumps(write_arms(args.work / "ablations"), indent=1) + "\n",
+        )
+    else:
+        parser.error(f"unknown {what!r}; choose from fresh, plateau, curves, kinds, arms")

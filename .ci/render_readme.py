@@ -1,5 +1,7 @@
 """Render nbs/index.ipynb to README.md.  `--check` only says whether they are equal."""
-import re, sys
+
+import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -13,7 +15,8 @@ def render() -> str:
     cells = []
     for cell in nb.cells:
         first = cell.source.split("\n", 1)[0].strip()
-        if first == "#| hide": continue
+        if first == "#| hide":
+            continue
         if first == "#| hide_input":  # what the cell printed is Markdown
             cell = nbformat.v4.new_markdown_cell("".join(o.get("text", "") for o in cell.outputs))
         cells.append(cell)

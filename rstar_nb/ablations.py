@@ -8,12 +8,18 @@ __all__ = ['ARMS', 'SMALL', 'tree_of_samples', 'tokens_per_tree', 'sampled_trees
            'is_done', 'run_arms', 'arm_table', 'write_arms', 'arm_text', 'plot_arms']
 
 # %% ../nbs/12a_ablations.ipynb #338ad500
-import inspect, json, os, random, shutil
+import inspect
+import json
+import os
+import random
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
 from matplotlib.figure import Figure
+
 import rstar_nb.evolve as loop
 from .answers import is_equivalent
 from .evaluation import wilson
@@ -22,254 +28,522 @@ from .policy import STEP_END, Candidate, Policy, derive_seed
 from .problems import gold_program
 from .search import Tree, add_program
 from .settings import Settings
-from .store import StoreError, append_lines, is_complete, publish, read_lines, write_lines, write_text
+from rstar_nb.store import (
+    StoreError,
+    append_lines,
+    is_complete,
+    publish,
+    read_lines,
+    write_lines,
+    write_text,
+)
 from .viz import Picture
 
 # %% ../nbs/12a_ablations.ipynb #0e224d75
-def tree_of_samples(problem, candidates,  # whole programs
-                    results,  # what running each gave
-                    whole:bool=False,  # put each program into a single step
-                    ) -> Tree:
-    "A tree that holds sampled programs; each one that ran is a rollout."
+def tree_of_samples(
+    problem,
+    candidates,  # whole programs
+    results,  # what running each gave
+    whole: bool = False,  # put each program into a single step
+) -> Tree:
+    """A tree that holds sampled programs; each one that ran is a rollout."""
     tree = Tree(problem.id, problem.question)
-    for c, r in zip(candidates, results): add_program(tree, c, r, problem.answer, whole=whole)
+    for c, r in zip(candidates, results):
+        add_program(tree, c, r, problem.answer, whole=whole)
     return tree
 
 # %% ../nbs/12a_ablations.ipynb #b65ff282
-def tokens_per_tree(full,  # folder of the full arm's run
-                    round:int) -> float:
-    "Mean tokens the full arm wrote for a tree that it grew in `round`. Raises StoreError if that round is not there."
+def tokens_per_tree(
+    full,  # folder of the full arm's run
+    round: int,
+) -> float:
+    """Mean tokens the full arm wrote for a tree that it grew in `round`. Raises StoreError if that round is not there."""
     rows = read_lines(Path(full) / f"round_{round}" / "search.jsonl")
-    if not (Path(full) / f"round_{round}" / "pairs.jsonl").exists(): raise StoreError(f"{full}: round {round} of the full arm is not finished, and this arm takes its number of tokens from it; run the arm 'full' first")
+    if not (Path(full) / f"round_{round}" / "pairs.jsonl").exists():
+        raise StoreError(
+            f"{full}: round {round} of the full arm is not finished, and this arm takes its number of tokens from it; run the arm 'full' first"
+        )
     # A grown tree begins with a selection, the straight tree of a first pass does not; a grown one's tokens include its first pass.
     grown = [r["tokens"] for r in rows if r["events"] and r["events"][0]["kind"] == "select"]
-    straight = [r["tokens"] for r in rows if not (r["events"] and r["events"][0]["kind"] == "select")]
+    straight = [
+        r["tokens"] for r in rows if not (r["events"] and r["events"][0]["kind"] == "select")
+    ]
     first = sum(straight) / len(straight) if straight else 0
     return max(1.0, sum(grown) / len(grown) - first) if grown else 1.0
 
-def sampled_trees(run, round:int, problems, policy, ppm, full, whole:bool=False, block:int=8) -> list:
-    "Instead of `grow_trees`: whole programs for each problem until it has cost as much as a tree of the full arm."
+
+def sampled_trees(
+    run, round: int, problems, policy, ppm, full, whole: bool = False, block: int = 8
+) -> list:
+    """Instead of `grow_trees`: whole programs for each problem until it has cost as much as a tree of the full arm."""
     budget, seed = tokens_per_tree(full, round), derive_seed(run.settings.seed, "samples", round)
     policy.top_k = run.settings.top_k
     drawn, spent, j = {p.id: [] for p in problems}, {p.id: 0 for p in problems}, 0
     while active := [p for p in problems if spent[p.id] < budget]:
-        found = policy.propose([(p.question, []) for p in active], block, [derive_seed(seed, p.id, j) for p in active], run.settings.temperature, whole=True)
+        found = policy.propose(
+            [(p.question, []) for p in active],
+            block,
+            [derive_seed(seed, p.id, j) for p in active],
+            run.settings.temperature,
+            whole=True,
+        )
         for p, candidates in zip(active, found):
             for c in candidates:
-                if spent[p.id] >= budget: break
-                spent[p.id] += max(1, len(c.ids)); drawn[p.id].append(c)
+                if spent[p.id] >= budget:
+                    break
+                spent[p.id] += max(1, len(c.ids))
+                drawn[p.id].append(c)
         j += 1
     results = iter(run.executor.run([c.text for p in problems for c in drawn[p.id]]))
-    return [tree_of_samples(p, drawn[p.id], [next(results) for _ in drawn[p.id]], whole) for p in problems]
+    return [
+        tree_of_samples(p, drawn[p.id], [next(results) for _ in drawn[p.id]], whole)
+        for p in problems
+    ]
 
 # %% ../nbs/12a_ablations.ipynb #82045420
-def majority_problems(run, round:int, original, samples_tokens:int=400) -> list:
-    "This round's problems, each with the majority answer of the current policy in place of its reference."
+def majority_problems(run, round: int, original, samples_tokens: int = 400) -> list:
+    """This round's problems, each with the majority answer of the current policy in place of its reference."""
     problems, path = original(run, round), run.round(round) / "labels.jsonl"
     if not path.exists():
         policy, rows = Policy.load(run.round(round - 1) / "policy"), []
         with run.phase(round, "labels", len(problems)) as advance:
             for at in range(0, len(problems), run.settings.wave):
-                part = problems[at:at + run.settings.wave]
-                for p, t in zip(part, gather_samples([(p.id, p.question) for p in part], policy, run.executor, samples_tokens, derive_seed(run.settings.seed, "labels", round))):
+                part = problems[at : at + run.settings.wave]
+                for p, t in zip(
+                    part,
+                    gather_samples(
+                        [(p.id, p.question) for p in part],
+                        policy,
+                        run.executor,
+                        samples_tokens,
+                        derive_seed(run.settings.seed, "labels", round),
+                    ),
+                ):
                     chosen = majority(t.programs)
-                    rows.append(dict(problem_id=p.id, label=None if chosen is None else str(chosen.answer), true=chosen is not None and is_equivalent(chosen.answer, p.answer), tokens=t.tokens.generated))
+                    rows.append(
+                        dict(
+                            problem_id=p.id,
+                            label=None if chosen is None else str(chosen.answer),
+                            true=chosen is not None and is_equivalent(chosen.answer, p.answer),
+                            tokens=t.tokens.generated,
+                        )
+                    )
                 advance(len(part))
         write_lines(path, rows)
     labels = {r["problem_id"]: r["label"] for r in read_lines(path)}
     # No program ran: no answer is right, as for a reference that nothing equals.
-    return [replace(p, answer="no answer" if labels[p.id] is None else labels[p.id]) for p in problems]
+    return [
+        replace(p, answer="no answer" if labels[p.id] is None else labels[p.id]) for p in problems
+    ]
 
 # %% ../nbs/12a_ablations.ipynb #78e89fa1
-def with_noise(problem, share:float, seed:int=0):
-    "The problem, or with probability `share` the problem with a wrong reference."
+def with_noise(problem, share: float, seed: int = 0):
+    """The problem, or with probability `share` the problem with a wrong reference."""
     rng = random.Random(f"{seed}/{problem.id}/noise")
-    if rng.random() >= share: return problem
-    try: value = float(problem.answer)
-    except ValueError: return replace(problem, answer="no answer")
+    if rng.random() >= share:
+        return problem
+    try:
+        value = float(problem.answer)
+    except ValueError:
+        return replace(problem, answer="no answer")
     wrong = value + rng.choice([-1, 1]) * rng.randrange(1, 10)
     return replace(problem, answer=str(int(wrong)) if wrong == int(wrong) else repr(wrong))
 
 # %% ../nbs/12a_ablations.ipynb #4a6a2ee0
 class RandomPPM:
-    "A PPM whose score is a random number that follows from the text."
-    def __init__(self, seed:int=0): self.seed = seed
-    def score(self, prefixes) -> list: return [2 * random.Random(f"{self.seed}/{q}/{steps}").random() - 1 for q, steps in ((q, list(s)) for q, s in prefixes)]
+    """A PPM whose score is a random number that follows from the text."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def score(self, prefixes) -> list:
+        return [
+            2 * random.Random(f"{self.seed}/{q}/{steps}").random() - 1
+            for q, steps in ((q, list(s)) for q, s in prefixes)
+        ]
 
 # %% ../nbs/12a_ablations.ipynb #a09f89de
 @dataclass(frozen=True)
 class Arm:
-    "The loop with something changed."
+    """The loop with something changed."""
+
     name: str
     question: str  # what it asks
     settings: object = lambda s: {}  # Settings -> the settings that differ
-    parts: object = lambda full: {}  # folder of the full arm -> {name in the loop: function in its place}
+    parts: object = (
+        lambda full: {}
+    )  # folder of the full arm -> {name in the loop: function in its place}
     needs_full: bool = False  # takes its tokens from the full arm of the same seed
 
-def _all_in_one(s):
-    "Settings of a single round that spends what the rounds of `s` spend together."
-    rounds = range(1, s.rounds + 1)
-    return dict(rounds=1, problems=(sum(s.of("problems", k) for k in rounds),), trees=(sum(s.of("trees", k) for k in rounds),), solved_trees=(sum(s.of("solved_trees", k) for k in rounds),), wave=s.wave,
-                min_level=(min(s.of("min_level", k) for k in rounds),), max_level=(max(s.of("max_level", k) for k in rounds),),
-                sft_at_least=s.sft_at_least * s.rounds, sft_at_most=s.sft_at_most * s.rounds, ppm_steps=(sum(s.of("ppm_steps", k) for k in rounds),))
 
-def scaled_model(factor:float):
-    "The loop's model, `factor` times as wide."
+def _all_in_one(s):
+    """Settings of a single round that spends what the rounds of `s` spend together."""
+    rounds = range(1, s.rounds + 1)
+    return dict(
+        rounds=1,
+        problems=(sum(s.of("problems", k) for k in rounds),),
+        trees=(sum(s.of("trees", k) for k in rounds),),
+        solved_trees=(sum(s.of("solved_trees", k) for k in rounds),),
+        wave=s.wave,
+        min_level=(min(s.of("min_level", k) for k in rounds),),
+        max_level=(max(s.of("max_level", k) for k in rounds),),
+        sft_at_least=s.sft_at_least * s.rounds,
+        sft_at_most=s.sft_at_most * s.rounds,
+        ppm_steps=(sum(s.of("ppm_steps", k) for k in rounds),),
+    )
+
+
+def scaled_model(factor: float):
+    """The loop's model, `factor` times as wide."""
     size = {k: p.default for k, p in inspect.signature(loop.tiny_model).parameters.items()}
-    return partial(loop.tiny_model, **{k: max(1, int(size[k] * factor)) for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")})
+    return partial(
+        loop.tiny_model,
+        **{
+            k: max(1, int(size[k] * factor))
+            for k in (
+                "hidden_size",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "intermediate_size",
+            )
+        },
+    )
+
 
 def gold_pass(run, problems, policy) -> list:
-    "Instead of `first_pass`: the generator's program for each problem. It cost no tokens."
+    """Instead of `first_pass`: the generator's program for each problem. It cost no tokens."""
     drawn = [Candidate(STEP_END.join(gold_program(p.id)), 0.0, (), True) for p in problems]
-    return [tree_of_samples(p, [c], [r]) for p, c, r in zip(problems, drawn, run.executor.run([c.text for c in drawn]))]
+    return [
+        tree_of_samples(p, [c], [r])
+        for p, c, r in zip(problems, drawn, run.executor.run([c.text for c in drawn]))
+    ]
 
-def _random_first(run, round, policy, ppm, original=loop.search_phase): return original(run, round, policy, RandomPPM(run.settings.seed) if round == 1 else ppm)
-def _noisy(run, round, share, original=loop.training_problems): return [with_noise(p, share, run.settings.seed) for p in original(run, round)]
+
+def _random_first(run, round, policy, ppm, original=loop.search_phase):
+    return original(run, round, policy, RandomPPM(run.settings.seed) if round == 1 else ppm)
+
+
+def _noisy(run, round, share, original=loop.training_problems):
+    return [with_noise(p, share, run.settings.seed) for p in original(run, round)]
 
 # %% ../nbs/12a_ablations.ipynb #5be11202
-ARMS = {a.name: a for a in [
-    Arm("full", "the loop as it is"),
-    Arm("best_of_n", "does search find more than samples for the same tokens?", parts=lambda full: dict(grow_trees=partial(sampled_trees, full=full)), needs_full=True),
-    Arm("no_prm", "does the PPM help the search?", settings=lambda s: dict(ppm_from=s.rounds + 1)),
-    Arm("no_execution", "does it need verified answers?", parts=lambda full: dict(training_problems=partial(majority_problems, original=loop.training_problems))),
-    Arm("no_loop", "could one round have it all?", settings=_all_in_one),
-    Arm("noisy_10", "what do 10 % wrong references do?", parts=lambda full: dict(training_problems=partial(_noisy, share=.1))),
-    Arm("noisy_30", "and 30 %?", parts=lambda full: dict(training_problems=partial(_noisy, share=.3))),
-    Arm("whole_step", "does it need steps?", parts=lambda full: dict(grow_trees=partial(sampled_trees, full=full, whole=True)), needs_full=True),
-    Arm("smaller_model", "does it need an able base?", parts=lambda full: dict(tiny_model=scaled_model(.5))),
-    Arm("larger_model", "is the model the ceiling?", parts=lambda full: dict(tiny_model=scaled_model(2))),
-    Arm("gold", "what if every training problem came with a worked solution?", parts=lambda full: dict(first_pass=gold_pass)),
-    Arm("random_prm", "does a nonsense PRM in round 1 do lasting harm?", parts=lambda full: dict(search_phase=_random_first)),
-]}
+ARMS = {
+    a.name: a
+    for a in [
+        Arm("full", "the loop as it is"),
+        Arm(
+            "best_of_n",
+            "does search find more than samples for the same tokens?",
+            parts=lambda full: dict(grow_trees=partial(sampled_trees, full=full)),
+            needs_full=True,
+        ),
+        Arm(
+            "no_prm",
+            "does the PPM help the search?",
+            settings=lambda s: dict(ppm_from=s.rounds + 1),
+        ),
+        Arm(
+            "no_execution",
+            "does it need verified answers?",
+            parts=lambda full: dict(
+                training_problems=partial(majority_problems, original=loop.training_problems)
+            ),
+        ),
+        Arm("no_loop", "could one round have it all?", settings=_all_in_one),
+        Arm(
+            "noisy_10",
+            "what do 10 % wrong references do?",
+            parts=lambda full: dict(training_problems=partial(_noisy, share=0.1)),
+        ),
+        Arm(
+            "noisy_30",
+            "and 30 %?",
+            parts=lambda full: dict(training_problems=partial(_noisy, share=0.3)),
+        ),
+        Arm(
+            "whole_step",
+            "does it need steps?",
+            parts=lambda full: dict(grow_trees=partial(sampled_trees, full=full, whole=True)),
+            needs_full=True,
+        ),
+        Arm(
+            "smaller_model",
+            "does it need an able base?",
+            parts=lambda full: dict(tiny_model=scaled_model(0.5)),
+        ),
+        Arm(
+            "larger_model",
+            "is the model the ceiling?",
+            parts=lambda full: dict(tiny_model=scaled_model(2)),
+        ),
+        Arm(
+            "gold",
+            "what if every training problem came with a worked solution?",
+            parts=lambda full: dict(first_pass=gold_pass),
+        ),
+        Arm(
+            "random_prm",
+            "does a nonsense PRM in round 1 do lasting harm?",
+            parts=lambda full: dict(search_phase=_random_first),
+        ),
+    ]
+}
 
 # %% ../nbs/12a_ablations.ipynb #5be11203
 @contextmanager
-def parts_of_loop(parts:dict):
-    "The loop with other functions in the place of some of its own, within the block. Raises AttributeError if it has none of that name."
+def parts_of_loop(parts: dict):
+    """The loop with other functions in the place of some of its own, within the block. Raises AttributeError if it has none of that name."""
     own = {name: getattr(loop, name) for name in parts}
-    for name, part in parts.items(): setattr(loop, name, part)
-    try: yield
+    for name, part in parts.items():
+        setattr(loop, name, part)
+    try:
+        yield
     finally:
-        for name, part in own.items(): setattr(loop, name, part)
+        for name, part in own.items():
+            setattr(loop, name, part)
 
 # %% ../nbs/12a_ablations.ipynb #f281555d
 def small_world(among=(2, 3), **size) -> dict:
-    "Parts of a cheaper loop: problems of the levels `among` only, and if given another size of the model (arguments of `tiny_model`)."
+    """Parts of a cheaper loop: problems of the levels `among` only, and if given another size of the model (arguments of `tiny_model`)."""
     own = loop.generate
-    def generate(n, split="train", seed=0, levels=None, **more): return own(n, split, seed, levels or (among if split != "ood" else None), **more)
+
+    def generate(n, split="train", seed=0, levels=None, **more):
+        return own(n, split, seed, levels or (among if split != "ood" else None), **more)
+
     return dict(generate=generate, tiny_model=partial(loop.tiny_model, **size))
 
-SMALL = dict(problems=(1000,), discrepancies=(0,), trees=(100,), solved_trees=(40,), min_level=(2,), max_level=(3,), adaptive=False, wave=5000, seed_solutions=160, base_steps=(200, 400), batch_size=16, sft_at_least=200, sft_at_most=200, ppm_steps=(10,),
-             test_problems=400, ood_problems=1, search_problems=0, workers=1)
+
+SMALL = dict(
+    problems=(1000,),
+    discrepancies=(0,),
+    trees=(100,),
+    solved_trees=(40,),
+    min_level=(2,),
+    max_level=(3,),
+    adaptive=False,
+    wave=5000,
+    seed_solutions=160,
+    base_steps=(200, 400),
+    batch_size=16,
+    sft_at_least=200,
+    sft_at_most=200,
+    ppm_steps=(10,),
+    test_problems=400,
+    ood_problems=1,
+    search_problems=0,
+    workers=1,
+)
 
 # %% ../nbs/12a_ablations.ipynb #d31b741e
 def share_base(folder, full):
-    "Begin an arm with the base that the full arm of the same seed has trained and evaluated: training it again would give the same."
+    """Begin an arm with the base that the full arm of the same seed has trained and evaluated: training it again would give the same."""
     theirs, mine = Path(full) / "round_0", Path(folder) / "round_0"
-    if folder == full or is_complete(mine / "policy") or not (is_complete(theirs / "policy") and (theirs / "eval.jsonl").exists()): return
+    if (
+        folder == full
+        or is_complete(mine / "policy")
+        or not (is_complete(theirs / "policy") and (theirs / "eval.jsonl").exists())
+    ):
+        return
     mine.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(theirs / "eval.jsonl", mine / "eval.jsonl")
+
     def copy(f):
         for p in (theirs / "policy").iterdir():
-            if p.name != "complete.json": shutil.copyfile(p, f / p.name)
+            if p.name != "complete.json":
+                shutil.copyfile(p, f / p.name)
+
     publish(mine / "policy", copy)
 
-def run_arm(arm:Arm, out, settings:Settings, quiet:bool=False) -> Path:
-    "Run one arm in out/ARM/seed_S, or go on with it; returns the folder. Raises StoreError if it needs the full arm and that is not finished."
+
+def run_arm(arm: Arm, out, settings: Settings, quiet: bool = False) -> Path:
+    """Run one arm in out/ARM/seed_S, or go on with it; returns the folder. Raises StoreError if it needs the full arm and that is not finished."""
     out = Path(out)
     folder, full = out / arm.name / f"seed_{settings.seed}", out / "full" / f"seed_{settings.seed}"
     changed = replace(settings, **arm.settings(settings))
-    if is_done(folder, changed.rounds): return folder
-    if arm.needs_full and not is_done(full, settings.rounds): raise StoreError(f"{full}: not finished, and {arm.name} takes its number of tokens from it; run the arm 'full' for this seed first")
-    if "tiny_model" not in arm.parts(full): share_base(folder, full)
+    if is_done(folder, changed.rounds):
+        return folder
+    if arm.needs_full and not is_done(full, settings.rounds):
+        raise StoreError(
+            f"{full}: not finished, and {arm.name} takes its number of tokens from it; run the arm 'full' for this seed first"
+        )
+    if "tiny_model" not in arm.parts(full):
+        share_base(folder, full)
     begin = cpu_seconds()
     try:
-        with parts_of_loop(arm.parts(full)): loop.evolve(folder, changed, resume=(folder / "config.json").exists(), quiet=quiet)
-    finally: append_lines(folder / "cpu.jsonl", [dict(seconds=round(cpu_seconds() - begin, 1))])
+        with parts_of_loop(arm.parts(full)):
+            loop.evolve(folder, changed, resume=(folder / "config.json").exists(), quiet=quiet)
+    finally:
+        append_lines(folder / "cpu.jsonl", [dict(seconds=round(cpu_seconds() - begin, 1))])
     return folder
 
+
 def cpu_seconds() -> float:
-    "Seconds that this process and its finished children have had a processor: what a run costs, whatever else the machine does."
+    """Seconds that this process and its finished children have had a processor: what a run costs, whatever else the machine does."""
     return sum(os.times()[:4])
 
-def is_done(folder, rounds:int) -> bool:
-    "Has this run reached its last round?"
-    return (Path(folder) / "record.json").exists() and any(m["round"] == rounds for m in read_lines(Path(folder) / "metrics.jsonl"))
 
-def run_arms(out, arms=None, seeds=(0, 1), settings:Settings=None, quiet:bool=False, say=None,
-             world:dict=None,  # parts of the loop that all arms run with, such as `small_world()`
-             ) -> list:
-    "Run arms (names; None = all) for each seed, the full one first; what is finished is kept. Returns the table."
+def is_done(folder, rounds: int) -> bool:
+    """Has this run reached its last round?"""
+    return (Path(folder) / "record.json").exists() and any(
+        m["round"] == rounds for m in read_lines(Path(folder) / "metrics.jsonl")
+    )
+
+
+def run_arms(
+    out,
+    arms=None,
+    seeds=(0, 1),
+    settings: Settings = None,
+    quiet: bool = False,
+    say=None,
+    world: dict | None = None,  # parts of the loop that all arms run with, such as `small_world()`
+) -> list:
+    """Run arms (names; None = all) for each seed, the full one first; what is finished is kept. Returns the table."""
     names = list(dict.fromkeys(["full", *(arms or ARMS)]))
     unknown = [n for n in names if n not in ARMS]
-    if unknown: raise ValueError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
+    if unknown:
+        raise ValueError(f"unknown arm {unknown[0]!r}; choose from {', '.join(ARMS)}")
     for seed in seeds:
         for name in names:
-            with parts_of_loop(world or {}): folder = run_arm(ARMS[name], out, replace(settings or Settings(), seed=seed), quiet)
+            with parts_of_loop(world or {}):
+                folder = run_arm(ARMS[name], out, replace(settings or Settings(), seed=seed), quiet)
             write_arms(out)
-            if say: say(f"{name}, seed {seed}: {folder}")
+            if say:
+                say(f"{name}, seed {seed}: {folder}")
     return arm_table(out)
 
 # %% ../nbs/12a_ablations.ipynb #623818e2
 def arm_table(out) -> list:
-    "One row per finished arm and seed, from the run records: accuracy, coverage and false positives of each round, tokens and CPU minutes (arms that share a base do not count it)."
+    """One row per finished arm and seed, from the run records: accuracy, coverage and false positives of each round, tokens and CPU minutes (arms that share a base do not count it)."""
     rows = []
     for path in sorted(Path(out).glob("*/seed_*/record.json")):
         record, arm = json.loads(path.read_text()), path.parent.parent.name
         rounds = record["rounds"]
         rate = lambda m: round(m["correct"] / m["n"], 4) if m and m["n"] else None
-        row = dict(arm=arm, seed=record["seed"], n=rounds[-1]["policy"]["n"], policy=[rate(m["policy"]) for m in rounds], correct=[m["policy"]["correct"] for m in rounds],
-                   search=[rate(m["search"]) for m in rounds], coverage=[rate(m["coverage"]) for m in rounds], false_positives=[m["false_positive_rate"] for m in rounds],
-                   tokens=sum(m.get("search_tokens", 0) for m in rounds), selected=[m.get("selected", 0) for m in rounds], cpu_minutes=round(sum(r["seconds"] for r in read_lines(path.parent / "cpu.jsonl")) / 60, 1), folder=str(path.parent))
-        labels = [r for k in range(1, len(rounds)) for r in read_lines(path.parent / f"round_{k}" / "labels.jsonl")]
-        if labels: row.update(label_accuracy=round(sum(r["true"] for r in labels) / len(labels), 4), label_tokens=sum(r["tokens"] for r in labels))
+        row = dict(
+            arm=arm,
+            seed=record["seed"],
+            n=rounds[-1]["policy"]["n"],
+            policy=[rate(m["policy"]) for m in rounds],
+            correct=[m["policy"]["correct"] for m in rounds],
+            search=[rate(m["search"]) for m in rounds],
+            coverage=[rate(m["coverage"]) for m in rounds],
+            false_positives=[m["false_positive_rate"] for m in rounds],
+            tokens=sum(m.get("search_tokens", 0) for m in rounds),
+            selected=[m.get("selected", 0) for m in rounds],
+            cpu_minutes=round(
+                sum(r["seconds"] for r in read_lines(path.parent / "cpu.jsonl")) / 60, 1
+            ),
+            folder=str(path.parent),
+        )
+        labels = [
+            r
+            for k in range(1, len(rounds))
+            for r in read_lines(path.parent / f"round_{k}" / "labels.jsonl")
+        ]
+        if labels:
+            row.update(
+                label_accuracy=round(sum(r["true"] for r in labels) / len(labels), 4),
+                label_tokens=sum(r["tokens"] for r in labels),
+            )
         rows.append(row)
     order = list(ARMS)
-    return sorted(rows, key=lambda r: (order.index(r["arm"]) if r["arm"] in order else len(order), r["seed"]))
+    return sorted(
+        rows, key=lambda r: (order.index(r["arm"]) if r["arm"] in order else len(order), r["seed"])
+    )
+
 
 def write_arms(out) -> dict:
-    "Write out/ablations.json: settings, machine and, for each arm and seed, what each round gave. Counts as in metrics.jsonl: {'n', 'correct', 'by_level'}."
+    """Write out/ablations.json: settings, machine and, for each arm and seed, what each round gave. Counts as in metrics.jsonl: {'n', 'correct', 'by_level'}."""
     out, rows = Path(out), arm_table(out)
     for row in rows:
         folder = Path(row["folder"])
-        record, row["folder"] = json.loads((folder / "record.json").read_text()), str(folder.relative_to(out))
-        keep = ("round", "policy", "coverage", "selected", "pairs", "search_tokens", "rollouts", "false_positives", "pair_accuracy", "sft_steps", "sft_loss", "ood")
-        row["rounds"] = [{k: {x: v for x, v in m[k].items() if x != "by_subject"} if isinstance(m[k], dict) else m[k] for k in keep if k in m} for m in record["rounds"]]
+        record, row["folder"] = (
+            json.loads((folder / "record.json").read_text()),
+            str(folder.relative_to(out)),
+        )
+        keep = (
+            "round",
+            "policy",
+            "coverage",
+            "selected",
+            "pairs",
+            "search_tokens",
+            "rollouts",
+            "false_positives",
+            "pair_accuracy",
+            "sft_steps",
+            "sft_loss",
+            "ood",
+        )
+        row["rounds"] = [
+            {
+                k: {x: v for x, v in m[k].items() if x != "by_subject"}
+                if isinstance(m[k], dict)
+                else m[k]
+                for k in keep
+                if k in m
+            }
+            for m in record["rounds"]
+        ]
     full = next((Path(out) / r["folder"] for r in rows if r["arm"] == "full"), None)
     config = json.loads((full / "config.json").read_text()) if full else {}
-    found = dict(settings={k: v for k, v in config.get("settings", {}).items() if k != "seed"}, machine=config.get("machine"), seeds=sorted({r["seed"] for r in rows}), arms=rows)
+    found = dict(
+        settings={k: v for k, v in config.get("settings", {}).items() if k != "seed"},
+        machine=config.get("machine"),
+        seeds=sorted({r["seed"] for r in rows}),
+        arms=rows,
+    )
     write_text(out / "ablations.json", json.dumps(found, indent=1))
     return found
 
+
 def arm_text(rows) -> str:
-    "The table as aligned lines: the policy alone after the last round, its Wilson interval, and what it took."
-    lines = [f"{'arm':<14} {'seed':>4}  {'policy alone, rounds 0 to last':<40} {'last, 95 % interval':<22} {'coverage':>8} {'false pos.':>10} {'tokens':>9} {'CPU min':>7}"]
+    """The table as aligned lines: the policy alone after the last round, its Wilson interval, and what it took."""
+    lines = [
+        f"{'arm':<14} {'seed':>4}  {'policy alone, rounds 0 to last':<40} {'last, 95 % interval':<22} {'coverage':>8} {'false pos.':>10} {'tokens':>9} {'CPU min':>7}"
+    ]
     percent = lambda x: "-" if x is None else f"{100 * x:.1f}"
     for r in rows:
         low, high = wilson(r["correct"][-1], r["n"])
-        lines.append(f"{r['arm']:<14} {r['seed']:>4}  {' '.join(f'{percent(x):>5}' for x in r['policy']):<40} {percent(r['policy'][-1]):>5} ({percent(low)}-{percent(high)}){'':<6} {percent(r['coverage'][-1]):>8} {percent(r['false_positives'][-1]):>10} {r['tokens']:>9,} {r['cpu_minutes']:>7}")
+        lines.append(
+            f"{r['arm']:<14} {r['seed']:>4}  {' '.join(f'{percent(x):>5}' for x in r['policy']):<40} {percent(r['policy'][-1]):>5} ({percent(low)}-{percent(high)}){'':<6} {percent(r['coverage'][-1]):>8} {percent(r['false_positives'][-1]):>10} {r['tokens']:>9,} {r['cpu_minutes']:>7}"
+        )
     return "\n".join(lines)
 
 # %% ../nbs/12a_ablations.ipynb #1bd953c0
-def plot_arms(rows, what:str="policy", title:str="policy alone") -> Picture:
-    "A panel for each arm: its seeds in colour over the full arm's in grey. An arm of a single round is a line straight to the full arm's last round."
+def plot_arms(rows, what: str = "policy", title: str = "policy alone") -> Picture:
+    """A panel for each arm: its seeds in colour over the full arm's in grey. An arm of a single round is a line straight to the full arm's last round."""
     arms = [a for a in dict.fromkeys(r["arm"] for r in rows) if a != "full"] or ["full"]
-    columns = min(4, len(arms)); lines = -(-len(arms) // columns)
-    fig = Figure(figsize=(2.6 * columns, 2.1 * lines + .4))
+    columns = min(4, len(arms))
+    lines = -(-len(arms) // columns)
+    fig = Figure(figsize=(2.6 * columns, 2.1 * lines + 0.4))
     axes = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     last = max(len(r[what]) for r in rows) - 1
+
     def draw(ax, r, **style):
         points = [(k, 100 * y) for k, y in enumerate(r[what]) if y is not None]
-        if len(r[what]) - 1 < last and len(points) > 1: points[-1] = (last, points[-1][1])
+        if len(r[what]) - 1 < last and len(points) > 1:
+            points[-1] = (last, points[-1][1])
         ax.plot(*zip(*points), marker="o", ms=2.5, lw=1.1, **style)
+
     for ax, arm in zip(axes.flat, arms):
         for r in rows:
-            if r["arm"] == "full" and any(y is not None for y in r[what]): draw(ax, r, color="0.65")
-        for i, r in enumerate(r for r in rows if r["arm"] == arm and any(y is not None for y in r[what])): draw(ax, r, color="C0", alpha=1 - .3 * (i % 3))
+            if r["arm"] == "full" and any(y is not None for y in r[what]):
+                draw(ax, r, color="0.65")
+        for i, r in enumerate(
+            r for r in rows if r["arm"] == arm and any(y is not None for y in r[what])
+        ):
+            draw(ax, r, color="C0", alpha=1 - 0.3 * (i % 3))
         ax.set_title(f"{arm}", fontsize=9)
-    for ax in list(axes.flat)[len(arms):]: ax.set_axis_off()
-    for ax in list(axes.flat)[max(0, len(arms) - columns):len(arms)]: ax.set_xlabel("round"); ax.set_xticks(range(last + 1)); ax.tick_params(labelbottom=True)
+    for ax in list(axes.flat)[len(arms) :]:
+        ax.set_axis_off()
+    for ax in list(axes.flat)[max(0, len(arms) - columns) : len(arms)]:
+        ax.set_xlabel("round")
+        ax.set_xticks(range(last + 1))
+        ax.tick_params(labelbottom=True)
     axes[0, 0].set_ylim(bottom=max(0, axes[0, 0].get_ylim()[0]))
-    for ax in axes[:, 0]: ax.set_ylabel(f"{title}, %", fontsize=8)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(f"{title}, %", fontsize=8)
     fig.tight_layout()
     return Picture(fig, arm_text(rows))

@@ -10,107 +10,176 @@ __all__ = ['SharedBase', 'AdapterPolicy', 'AdapterPPM', 'fine_tune_adapter', 'fi
 import json
 from contextlib import contextmanager
 from pathlib import Path
+
 import torch
-from .models import ModelError, load_base  # before peft, whose import makes bitsandbytes speak
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rstar_nb.models import (
+    ModelError,
+    load_base,
+)  # before peft, whose import makes bitsandbytes speak
 from .policy import Policy, plain_prompt
 from .prm import PPM, fit_pairs
 from .sft import fine_tune
 
 # %% ../nbs/13a_adapters.ipynb #39485c75
 class SharedBase:
-    "One frozen base model in memory and named LoRA adapters, one of them active."
-    def __init__(self, model, tokenizer,
-                 source:str="",  # hub id or folder of the base, written into what is saved
-                 rank:int=16, alpha:int=32,  # LoRA's r and alpha
-                 checkpointing:bool=True,  # recompute activations in the backward pass
-                 ):
-        self.tokenizer, self.source, self.checkpointing = tokenizer, source or model.config._name_or_path, checkpointing
-        self.config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
+    """One frozen base model in memory and named LoRA adapters, one of them active."""
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        source: str = "",  # hub id or folder of the base, written into what is saved
+        rank: int = 16,
+        alpha: int = 32,  # LoRA's r and alpha
+        checkpointing: bool = True,  # recompute activations in the backward pass
+    ):
+        self.tokenizer, self.source, self.checkpointing = (
+            tokenizer,
+            source or model.config._name_or_path,
+            checkpointing,
+        )
+        self.config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules="all-linear",
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
         self.peft = get_peft_model(model, self.config, adapter_name="policy").eval()
         self.config.base_model_name_or_path = self.source  # peft has put the folder there
         self.model = self.peft.get_base_model()  # the model itself, with LoRA layers in place
         self.active = "policy"
         self.fresh("policy")
 
-    def use(self, name:str):
-        "Make an adapter the active one. Raises ModelError if there is none of that name."
-        if name not in self.peft.peft_config: raise ModelError(f"no adapter {name!r} in memory; there are {', '.join(self.peft.peft_config)}")
-        if name != self.active or self.peft.active_adapter != name: self.peft.set_adapter(name)
+    def use(self, name: str):
+        """Make an adapter the active one. Raises ModelError if there is none of that name."""
+        if name not in self.peft.peft_config:
+            raise ModelError(
+                f"no adapter {name!r} in memory; there are {', '.join(self.peft.peft_config)}"
+            )
+        if name != self.active or self.peft.active_adapter != name:
+            self.peft.set_adapter(name)
         self.active = name
 
-    def fresh(self, name:str, seed:int=0):
-        "A new adapter, in place of an old one of that name: no change to the base yet."
+    def fresh(self, name: str, seed: int = 0):
+        """A new adapter, in place of an old one of that name: no change to the base yet."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             if name in self.peft.peft_config:
                 for module in self.peft.modules():
-                    if hasattr(module, "reset_lora_parameters") and name in getattr(module, "lora_A", {}): module.reset_lora_parameters(name, True)
-            else: self.peft.add_adapter(name, self.config)
+                    if hasattr(module, "reset_lora_parameters") and name in getattr(
+                        module, "lora_A", {}
+                    ):
+                        module.reset_lora_parameters(name, True)
+            else:
+                self.peft.add_adapter(name, self.config)
         self.use(name)
 
-    def weights(self, name:str) -> dict:
-        "An adapter's tensors by name, without the adapter's name in them."
+    def weights(self, name: str) -> dict:
+        """An adapter's tensors by name, without the adapter's name in them."""
         return get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
 
-    def set_weights(self, name:str, tensors:dict):
-        "Overwrite an adapter's tensors. Raises ModelError if they do not fit this base."
-        if name not in self.peft.peft_config: self.fresh(name)
+    def set_weights(self, name: str, tensors: dict):
+        """Overwrite an adapter's tensors. Raises ModelError if they do not fit this base."""
+        if name not in self.peft.peft_config:
+            self.fresh(name)
         own = self.weights(name)
-        if own.keys() != tensors.keys() or any(own[k].shape != tensors[k].shape for k in own): raise ModelError("these adapter weights belong to another base model or another rank")
+        if own.keys() != tensors.keys() or any(own[k].shape != tensors[k].shape for k in own):
+            raise ModelError("these adapter weights belong to another base model or another rank")
         set_peft_model_state_dict(self.peft, tensors, adapter_name=name)
 
-    def copy(self, source:str, target:str):
-        "Start one adapter from another's weights."
+    def copy(self, source: str, target: str):
+        """Start one adapter from another's weights."""
         self.set_weights(target, {k: v.detach().clone() for k, v in self.weights(source).items()})
 
-    def parameters(self, name:str) -> list:
-        "The trainable parameters of one adapter."
+    def parameters(self, name: str) -> list:
+        """The trainable parameters of one adapter."""
         return [p for n, p in self.peft.named_parameters() if "lora_" in n and f".{name}." in n]
 
     @contextmanager
-    def training(self, name:str):
-        "Within the block the adapter is active and in training mode."
+    def training(self, name: str):
+        """Within the block the adapter is active and in training mode."""
         self.use(name)
-        if self.checkpointing: self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        if self.checkpointing:
+            self.model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs=dict(use_reentrant=False)
+            )
         self.model.train()
         self.model.config.use_cache = False  # no keys and values are kept in training
-        try: yield
+        try:
+            yield
         finally:
             self.model.config.use_cache = True
             self.model.eval()
-            if self.checkpointing: self.model.gradient_checkpointing_disable()
+            if self.checkpointing:
+                self.model.gradient_checkpointing_disable()
 
 # %% ../nbs/13a_adapters.ipynb #5cde6263
 class AdapterPolicy(Policy):
-    "A policy that is an adapter on a shared base."
-    def __init__(self, base:SharedBase, adapter:str="policy", prompt=plain_prompt, max_step_tokens:int=96, max_rows:int=128):
+    """A policy that is an adapter on a shared base."""
+
+    def __init__(
+        self,
+        base: SharedBase,
+        adapter: str = "policy",
+        prompt=plain_prompt,
+        max_step_tokens: int = 96,
+        max_rows: int = 128,
+    ):
         super().__init__(base.model, base.tokenizer, prompt, max_step_tokens, max_rows)
         self.base, self.adapter = base, adapter
 
-    def propose(self, prefixes, k:int, seeds, temperature:float=1.0, whole:bool=False, max_tokens:int=None, begun=None):
+    def propose(
+        self,
+        prefixes,
+        k: int,
+        seeds,
+        temperature: float = 1.0,
+        whole: bool = False,
+        max_tokens: int | None = None,
+        begun=None,
+    ):
         self.base.use(self.adapter)
-        if whole: max_tokens = max_tokens or 4 * self.max_step_tokens  # a raw model may never come to an end
+        if whole:
+            max_tokens = (
+                max_tokens or 4 * self.max_step_tokens
+            )  # a raw model may never come to an end
         return super().propose(prefixes, k, seeds, temperature, whole, max_tokens, begun)
 
-    def save(self, folder): save_adapter(self.base, self.adapter, folder)
+    def save(self, folder):
+        save_adapter(self.base, self.adapter, folder)
+
 
 class AdapterPPM(PPM):
-    "A PPM that is an adapter on the policy's base, and a linear unit."
-    def __init__(self, policy:AdapterPolicy, adapter:str="ppm", copy_weights:bool=True, **more):  # more: as in `PPM`
+    """A PPM that is an adapter on the policy's base, and a linear unit."""
+
+    def __init__(
+        self, policy: AdapterPolicy, adapter: str = "ppm", copy_weights: bool = True, **more
+    ):  # more: as in `PPM`
         super().__init__(policy, copy_weights=False, **more)
         self.base = policy.base
-        if copy_weights: self.base.copy(policy.adapter, adapter)
-        elif adapter not in self.base.peft.peft_config: self.base.fresh(adapter)
-        self.policy = AdapterPolicy(self.base, adapter, policy.prompt, policy.max_step_tokens, policy.max_rows)
+        if copy_weights:
+            self.base.copy(policy.adapter, adapter)
+        elif adapter not in self.base.peft.peft_config:
+            self.base.fresh(adapter)
+        self.policy = AdapterPolicy(
+            self.base, adapter, policy.prompt, policy.max_step_tokens, policy.max_rows
+        )
         self.head.to(policy.model.device)
 
     def parameters(self):
         alpha = getattr(self, "alpha", None)
-        return [*self.base.parameters(self.policy.adapter), *self.head.parameters(), *([] if alpha is None else [alpha])]
+        return [
+            *self.base.parameters(self.policy.adapter),
+            *self.head.parameters(),
+            *([] if alpha is None else [alpha]),
+        ]
 
     def scores(self, encoded):
         self.base.use(self.policy.adapter)
@@ -121,50 +190,95 @@ class AdapterPPM(PPM):
         return super().score(prefixes, **kwargs)
 
 # %% ../nbs/13a_adapters.ipynb #77083427
-def fine_tune_adapter(policy:AdapterPolicy, rows, steps:int, batch_size:int=8, lr:float=2e-4, seed:int=0, on_step=None) -> list:
-    "Train the policy's adapter in place on the solution tokens of `rows`; returns the losses."
-    with policy.base.training(policy.adapter): return fine_tune(policy, rows, steps, batch_size, lr, seed, on_step=on_step)
+def fine_tune_adapter(
+    policy: AdapterPolicy,
+    rows,
+    steps: int,
+    batch_size: int = 8,
+    lr: float = 2e-4,
+    seed: int = 0,
+    on_step=None,
+) -> list:
+    """Train the policy's adapter in place on the solution tokens of `rows`; returns the losses."""
+    with policy.base.training(policy.adapter):
+        return fine_tune(policy, rows, steps, batch_size, lr, seed, on_step=on_step)
 
-def fit_adapter(ppm:AdapterPPM, pairs, steps:int, batch_size:int=8, lr:float=1e-4, seed:int=0, on_step=None) -> list:
-    "Train the PPM's adapter and linear unit in place on preference pairs; returns the losses."
-    with ppm.base.training(ppm.policy.adapter): return fit_pairs(ppm, pairs, steps, batch_size, lr, seed, on_step=on_step)
+
+def fit_adapter(
+    ppm: AdapterPPM,
+    pairs,
+    steps: int,
+    batch_size: int = 8,
+    lr: float = 1e-4,
+    seed: int = 0,
+    on_step=None,
+) -> list:
+    """Train the PPM's adapter and linear unit in place on preference pairs; returns the losses."""
+    with ppm.base.training(ppm.policy.adapter):
+        return fit_pairs(ppm, pairs, steps, batch_size, lr, seed, on_step=on_step)
 
 # %% ../nbs/13a_adapters.ipynb #6f4bf0fc
-def save_adapter(base:SharedBase, name:str, folder):
-    "Write one adapter as plain `peft` reads it (safetensors), and the tokenizer."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in base.weights(name).items()}, str(folder / "adapter_model.safetensors"), metadata=dict(format="pt"))
+def save_adapter(base: SharedBase, name: str, folder):
+    """Write one adapter as plain `peft` reads it (safetensors), and the tokenizer."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in base.weights(name).items()},
+        str(folder / "adapter_model.safetensors"),
+        metadata=dict(format="pt"),
+    )
     base.config.save_pretrained(str(folder))
     base.tokenizer.save_pretrained(folder)
 
-def read_adapter(base:SharedBase, name:str, folder):
-    "Read an adapter's folder into the slot `name`. Raises ModelError if there is none, or if it belongs to another base."
+
+def read_adapter(base: SharedBase, name: str, folder):
+    """Read an adapter's folder into the slot `name`. Raises ModelError if there is none, or if it belongs to another base."""
     folder = Path(folder)
-    if not (folder / "adapter_model.safetensors").is_file(): raise ModelError(f"{folder}: no adapter there; give a folder written by AdapterPolicy.save")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{folder}: no adapter there; give a folder written by AdapterPolicy.save")
     made_for = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    if made_for != base.source: raise ModelError(f"{folder}: this adapter was trained on {made_for}, not on {base.source}; load that model as the base")
+    if made_for != base.source:
+        raise ModelError(
+            f"{folder}: this adapter was trained on {made_for}, not on {base.source}; load that model as the base"
+        )
     base.set_weights(name, load_file(str(folder / "adapter_model.safetensors")))
 
-def load_ppm(policy:AdapterPolicy, folder, adapter:str="ppm") -> AdapterPPM:
-    "The PPM in a folder, on the policy's base. Raises ModelError if the folder holds a policy."
-    if not (Path(folder) / "value_head.safetensors").is_file(): raise ModelError(f"{folder}: value_head.safetensors is missing; this is no PPM")
+
+def load_ppm(policy: AdapterPolicy, folder, adapter: str = "ppm") -> AdapterPPM:
+    """The PPM in a folder, on the policy's base. Raises ModelError if the folder holds a policy."""
+    if not (Path(folder) / "value_head.safetensors").is_file():
+        raise ModelError(f"{folder}: value_head.safetensors is missing; this is no PPM")
     tensors = load_file(str(Path(folder) / "value_head.safetensors"))
-    ppm = AdapterPPM(policy, adapter, copy_weights=False, **(dict(reads="likelihood") if "alpha" in tensors else {}))
+    ppm = AdapterPPM(
+        policy,
+        adapter,
+        copy_weights=False,
+        **(dict(reads="likelihood") if "alpha" in tensors else {}),
+    )
     read_adapter(policy.base, adapter, folder)
-    if "alpha" in tensors: ppm.alpha.data = tensors.pop("alpha").to(policy.model.device)
+    if "alpha" in tensors:
+        ppm.alpha.data = tensors.pop("alpha").to(policy.model.device)
     ppm.head.load_state_dict(tensors)
     return ppm
 
 # %% ../nbs/13a_adapters.ipynb #e8adc54e
-def merge_adapter(source, adapter, out,
-                  as_trained:bool=False,  # merge into the weights as NF4 rounded them, instead of the published ones
-                  ) -> Path:
-    "Write base and adapter as one plain 16-bit model folder that `transformers` loads; a PPM's value head is kept beside it."
-    if as_trained: model = load_base(source, four_bit=True)[0].dequantize()
-    else: model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16, local_files_only=True)
+def merge_adapter(
+    source,
+    adapter,
+    out,
+    as_trained: bool = False,  # merge into the weights as NF4 rounded them, instead of the published ones
+) -> Path:
+    """Write base and adapter as one plain 16-bit model folder that `transformers` loads; a PPM's value head is kept beside it."""
+    if as_trained:
+        model = load_base(source, four_bit=True)[0].dequantize()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.bfloat16, local_files_only=True
+        )
     merged, out = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), Path(out)
     merged.config._name_or_path = str(source)
     merged.to(torch.bfloat16).save_pretrained(out)
     AutoTokenizer.from_pretrained(adapter, local_files_only=True).save_pretrained(out)
-    if (head := Path(adapter) / "value_head.safetensors").is_file(): save_file(load_file(str(head)), str(out / head.name))
+    if (head := Path(adapter) / "value_head.safetensors").is_file():
+        save_file(load_file(str(head)), str(out / head.name))
     return out

@@ -15,157 +15,242 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from .answer_grammar import (CONSTANTS, FUNCTIONS, GREEK, MAX_CHARS, Algebra, CannotRead, Num, Several, read_formula,
-                                     strip_paint)
+from rstar_nb.answer_grammar import (
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    MAX_CHARS,
+    Algebra,
+    CannotRead,
+    Num,
+    Several,
+    read_formula,
+    strip_paint,
+)
 
 # %% ../nbs/02b_answer_forms.ipynb #e1ba88ca
 @dataclass(frozen=True, slots=True)
 class Words:
-    "A text answer, case and spacing folded: `east`, `true`."
+    """A text answer, case and spacing folded: `east`, `true`."""
+
     text: str
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    "A multiple-choice letter."
+    """A multiple-choice letter."""
+
     letter: str
 
 # %% ../nbs/02b_answer_forms.ipynb #4d939055
 @dataclass(frozen=True, slots=True)
 class Seq:
-    "A bracketed row: point, interval or Python sequence. `typed` marks Python data, not text."
+    """A bracketed row: point, interval or Python sequence. `typed` marks Python data, not text."""
+
     open: str
     close: str
     items: tuple
     typed: bool = False
 
+
 @dataclass(frozen=True, slots=True)
 class Braces:
-    "A set."
+    """A set."""
+
     items: tuple
+
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    "A union of intervals."
+    """A union of intervals."""
+
     items: tuple
 
 # %% ../nbs/02b_answer_forms.ipynb #fa4c6393
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    "Rows of values."
+    """Rows of values."""
+
     rows: tuple
+
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    "`left = right`."
+    """`left = right`."""
+
     left: object
     right: object
 
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    "A value and its unit, in the unit's own scale."
+    """A value and its unit, in the unit's own scale."""
+
     value: object
     unit: str
 
+
 @dataclass(frozen=True, slots=True)
 class Unread:
-    "A text this reader does not understand: to be decided by something else."
+    """A text this reader does not understand: to be decided by something else."""
+
     text: str
 
 # %% ../nbs/02b_answer_forms.ipynb #08611a1b
-UNITS = {name: unit for unit, names in {
-    "%": "% percent", "$": "$ dollars dollar usd", "cent": "cents cent ¢", "€": "€ euros euro", "£": "£ pounds-sterling",
-    "degree": "degrees degree deg", "rad": "radians radian rad",
-    "mm": "mm millimeters millimeter", "cm": "cm centimeters centimeter", "m": "m meters meter metres metre", "km": "km kilometers kilometer",
-    "in": "in inches inch", "ft": "ft feet foot", "yd": "yd yards yard", "mi": "mi miles mile",
-    "mg": "mg milligrams", "g": "g grams gram", "kg": "kg kilograms kilogram", "lb": "lb lbs pounds pound", "oz": "oz ounces ounce",
-    "s": "s sec seconds second", "min": "min mins minutes minute", "h": "h hr hrs hours hour", "day": "days day", "week": "weeks week",
-    "ml": "ml milliliters", "l": "l liters liter litres",
-    "mph": "mph", "unit": "units unit"}.items() for name in names.split()}
+UNITS = {
+    name: unit
+    for unit, names in {
+        "%": "% percent",
+        "$": "$ dollars dollar usd",
+        "cent": "cents cent ¢",
+        "€": "€ euros euro",
+        "£": "£ pounds-sterling",
+        "degree": "degrees degree deg",
+        "rad": "radians radian rad",
+        "mm": "mm millimeters millimeter",
+        "cm": "cm centimeters centimeter",
+        "m": "m meters meter metres metre",
+        "km": "km kilometers kilometer",
+        "in": "in inches inch",
+        "ft": "ft feet foot",
+        "yd": "yd yards yard",
+        "mi": "mi miles mile",
+        "mg": "mg milligrams",
+        "g": "g grams gram",
+        "kg": "kg kilograms kilogram",
+        "lb": "lb lbs pounds pound",
+        "oz": "oz ounces ounce",
+        "s": "s sec seconds second",
+        "min": "min mins minutes minute",
+        "h": "h hr hrs hours hour",
+        "day": "days day",
+        "week": "weeks week",
+        "ml": "ml milliliters",
+        "l": "l liters liter litres",
+        "mph": "mph",
+        "unit": "units unit",
+    }.items()
+    for name in names.split()
+}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-_QUANTITY = re.compile(r"(?P<money>[$€£])?\s*(?P<value>.*?[\d)}%]|.*\\pi)\s*(?P<unit>(?:[%¢]|(?:(?<=\s)|(?<=[\d)}]))[A-Za-z][A-Za-z' /.-]*)?)(?:\^\{?(?P<power>[23])\}?)?", re.S)
+_QUANTITY = re.compile(
+    r"(?P<money>[$€£])?\s*(?P<value>.*?[\d)}%]|.*\\pi)\s*(?P<unit>(?:[%¢]|(?:(?<=\s)|(?<=[\d)}]))[A-Za-z][A-Za-z' /.-]*)?)(?:\^\{?(?P<power>[23])\}?)?",
+    re.S,
+)
+
 
 def read_unit(
-    words:str, # what follows the number
-) -> str: # the unit's one name
-    "Give a unit its one name; unknown units are their own last word in the singular."
+    words: str,  # what follows the number
+) -> str:  # the unit's one name
+    """Give a unit its one name; unknown units are their own last word in the singular."""
     words = re.sub(r"\s+", " ", words.strip().lower().rstrip("."))
     power = ""
-    if m := re.match(r"(square|sq\.?|cubic|cu\.?) ?", words): power, words = "^2" if m[1][0] == "s" else "^3", words[m.end():]
+    if m := re.match(r"(square|sq\.?|cubic|cu\.?) ?", words):
+        power, words = "^2" if m[1][0] == "s" else "^3", words[m.end() :]
     words = words.replace("miles per hour", "mph")
-    if words in UNITS: return UNITS[words] + power
+    if words in UNITS:
+        return UNITS[words] + power
     per = re.split(r" per | an? |/", words)
     return "/".join(_one_unit(w.split()) for w in per) + power
 
+
 def _one_unit(words):
-    "The first known unit among several words (`dollars in total`), else the last word in the singular."
-    if not words: return ""
+    """The first known unit among several words (`dollars in total`), else the last word in the singular."""
+    if not words:
+        return ""
     known = [UNITS[w] for w in words if w in UNITS and len(w) > 1 and w != "in"]
     return known[0] if known else UNITS.get(words[-1], words[-1].removesuffix("s"))
 
 # %% ../nbs/02b_answer_forms.ipynb #d60ff567
 def read_quantity(
-    text:str, # an answer without paint and without top-level commas
-): # a `Quantity`, or None when there is no unit
-    "Read a number with money in front or a unit behind."
+    text: str,  # an answer without paint and without top-level commas
+):  # a `Quantity`, or None when there is no unit
+    """Read a number with money in front or a unit behind."""
     m = _QUANTITY.fullmatch(text if text[:2] != "-$" else "$-" + text[2:])
-    if not m or not (m["money"] or m["unit"]): return None
+    if not m or not (m["money"] or m["unit"]):
+        return None
     words, scale = m["unit"].split(), 1
-    if words and words[0].lower() in SCALES: scale = SCALES[words.pop(0).lower()]
+    if words and words[0].lower() in SCALES:
+        scale = SCALES[words.pop(0).lower()]
     joined = " ".join(words)
-    if joined and not m["money"] and not _is_unit(joined, m["value"], text[m.start("unit") - 1] == " "): return None
+    if (
+        joined
+        and not m["money"]
+        and not _is_unit(joined, m["value"], text[m.start("unit") - 1] == " ")
+    ):
+        return None
     value = read_one(m["value"])
-    if isinstance(value, (Unread, Words, Quantity)): return None
-    if scale != 1: value = Num(value.value * scale, value.approx) if isinstance(value, Num) else None
-    if value is None: return None
+    if isinstance(value, (Unread, Words, Quantity)):
+        return None
+    if scale != 1:
+        value = Num(value.value * scale, value.approx) if isinstance(value, Num) else None
+    if value is None:
+        return None
     unit = m["money"] or (read_unit(joined) if joined else "")
-    if m["power"]: unit += "^" + m["power"]
+    if m["power"]:
+        unit += "^" + m["power"]
     return Quantity(value, unit) if unit else value
 
+
 def _is_unit(words, number, spaced):
-    "Are these letters a unit rather than variables or a function?"
+    """Are these letters a unit rather than variables or a function?"""
     parts = re.split(r"[ /]", words)
-    if any(w in FUNCTIONS or w in CONSTANTS or w in GREEK for w in parts): return False
+    if any(w in FUNCTIONS or w in CONSTANTS or w in GREEK for w in parts):
+        return False
     first = parts[0].lower()
-    if len(first) == 1 and first.isalpha(): return spaced and first in "mgshl" and re.fullmatch(r"[\d.,/ ]+", number) is not None
+    if len(first) == 1 and first.isalpha():
+        return spaced and first in "mgshl" and re.fullmatch(r"[\d.,/ ]+", number) is not None
     return first in UNITS or len(first) > (2 if spaced else 3)
 
 # %% ../nbs/02b_answer_forms.ipynb #b3d2f076
 @lru_cache(maxsize=20_000)
 def read_text(
-    text:str, # an answer as a data set or a model writes it
-): # one of the typed values
-    "Read a text; what is not understood comes back as `Unread`."
-    if len(text) > MAX_CHARS: return Unread(text[:MAX_CHARS])
-    if re.fullmatch(r"-?\d+", text, re.ASCII): return Num(int(text))
+    text: str,  # an answer as a data set or a model writes it
+):  # one of the typed values
+    """Read a text; what is not understood comes back as `Unread`."""
+    if len(text) > MAX_CHARS:
+        return Unread(text[:MAX_CHARS])
+    if re.fullmatch(r"-?\d+", text, re.ASCII):
+        return Num(int(text))
     clean = strip_paint(text)
-    try: return read_one(clean)
-    except (ValueError, RecursionError, OverflowError, ZeroDivisionError): return Unread(clean)
+    try:
+        return read_one(clean)
+    except (ValueError, RecursionError, OverflowError, ZeroDivisionError):
+        return Unread(clean)
 
 # %% ../nbs/02b_answer_forms.ipynb #240c19db
 _PAIRS = {"(": ")", "[": "]", "{": "}", "⦃": "⦄"}
 
+
 def split_top(
-    text:str, # an answer without paint
-    separators:str=r",|;|\bor\b|\band\b", # pattern of what separates
-) -> list: # the parts
-    "Split at separators that stand outside all brackets."
+    text: str,  # an answer without paint
+    separators: str = r",|;|\bor\b|\band\b",  # pattern of what separates
+) -> list:  # the parts
+    """Split at separators that stand outside all brackets."""
     depth, parts, last = 0, [], 0
     found = {m.start(): m.end() for m in re.finditer(separators, text)}
     for k, c in enumerate(text):
-        if c in "([{⦃": depth += 1
-        elif c in ")]}⦄": depth -= 1
-        elif depth == 0 and k in found and k >= last: parts.append(text[last:k]); last = found[k]
+        if c in "([{⦃":
+            depth += 1
+        elif c in ")]}⦄":
+            depth -= 1
+        elif depth == 0 and k in found and k >= last:
+            parts.append(text[last:k])
+            last = found[k]
     return [p.strip() for p in parts + [text[last:]]]
 
+
 def is_enclosed(
-    text:str, # an answer without paint
-) -> bool: # is the first bracket closed by the last character?
-    "Do the outer brackets belong together?"
-    if len(text) < 2 or text[0] not in _PAIRS or text[-1] not in ")]}⦄": return False
+    text: str,  # an answer without paint
+) -> bool:  # is the first bracket closed by the last character?
+    """Do the outer brackets belong together?"""
+    if len(text) < 2 or text[0] not in _PAIRS or text[-1] not in ")]}⦄":
+        return False
     depth = 0
     for k, c in enumerate(text):
         depth += (c in "([{⦃") - (c in ")]}⦄")
-        if depth == 0: return k == len(text) - 1
+        if depth == 0:
+            return k == len(text) - 1
     return False
 
 # %% ../nbs/02b_answer_forms.ipynb #44b749ff
@@ -175,169 +260,280 @@ _BASE = re.compile(r"([0-9A-Za-z]+) ?(?:_\{? ?(\d{1,2}) ?\}?|\(?base (\d{1,2})\)
 _GROUPED = re.compile(r"(-?[$€£]?-?)(\d{1,3}(?:,\d{3})+)(\.\d+)?((?: |%|[A-Za-z]).*)?")
 _REPEAT = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar) ?\{?(\d+)\}?")
 
+
 def read_plain(
-    text:str, # an answer without paint
-): # a choice, words, a number in another base, a repeating decimal, or None
-    "Read the forms that are recognised by their whole shape."
-    if m := _CHOICE.fullmatch(text): return Choice((m[1] or m[2]).upper())
-    if _WORD.fullmatch(text) and not _is_symbolic(text): return Words(text.lower())
+    text: str,  # an answer without paint
+):  # a choice, words, a number in another base, a repeating decimal, or None
+    """Read the forms that are recognised by their whole shape."""
+    if m := _CHOICE.fullmatch(text):
+        return Choice((m[1] or m[2]).upper())
+    if _WORD.fullmatch(text) and not _is_symbolic(text):
+        return Words(text.lower())
     if m := _BASE.fullmatch(text):
         base = int(m[2] or m[3])
-        if 2 <= base <= 36 and m[1][0].isdigit() and len(m[1]) < 200: return Num(int(m[1], base))
+        if 2 <= base <= 36 and m[1][0].isdigit() and len(m[1]) < 200:
+            return Num(int(m[1], base))
     if m := _REPEAT.fullmatch(text):
         whole, start, cycle = m[2] or "0", m[3], m[4]
-        value = int(whole) + Fraction(int(start or 0), 10 ** len(start)) + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(start))
+        value = (
+            int(whole)
+            + Fraction(int(start or 0), 10 ** len(start))
+            + Fraction(int(cycle), (10 ** len(cycle) - 1) * 10 ** len(start))
+        )
         return Num(-value if m[1] else value)
 
+
 def _is_symbolic(text):
-    "Is this run of letters a variable, a constant or a function with its argument?"
+    """Is this run of letters a variable, a constant or a function with its argument?"""
     first = text.split(" ")[0]
-    return all(len(w) == 1 for w in re.split("[ -]", text)) or first in CONSTANTS or first in GREEK or (first in FUNCTIONS and (" " in text))
+    return (
+        all(len(w) == 1 for w in re.split("[ -]", text))
+        or first in CONSTANTS
+        or first in GREEK
+        or (first in FUNCTIONS and (" " in text))
+    )
 
 # %% ../nbs/02b_answer_forms.ipynb #254b6dde
 def read_matrix(
-    text:str, # an answer without paint
-): # a `Matrix`, or None
-    "Read a LaTeX matrix or the way sympy prints one."
+    text: str,  # an answer without paint
+):  # a `Matrix`, or None
+    """Read a LaTeX matrix or the way sympy prints one."""
     if m := re.fullmatch(r"(?:Mutable|Immutable)?(?:Dense)?Matrix\((\[.*\])\)", text, re.S):
         rows = read_one(m[1])
-        if not isinstance(rows, Seq): raise CannotRead("matrix")
+        if not isinstance(rows, Seq):
+            raise CannotRead("matrix")
         return Matrix(tuple(r.items if isinstance(r, Seq) else (r,) for r in rows.items))
-    m = re.fullmatch(r"\\begin ?\{([pbB]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end ?\{\1\}", text, re.S)
-    if not m: return None
+    m = re.fullmatch(
+        r"\\begin ?\{([pbB]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end ?\{\1\}", text, re.S
+    )
+    if not m:
+        return None
     rows = [r for r in re.split(r"⏎(?:\[\w*\])?", m[2]) if r.strip()]
     return Matrix(tuple(tuple(read_one(c.strip()) for c in r.split("&")) for r in rows))
 
 # %% ../nbs/02b_answer_forms.ipynb #be85d233
 def read_brackets(
-    text:str, # an answer without paint
-): # a `Seq`, `Braces`, `Union`, or None when the brackets are only grouping
-    "Read tuples, intervals, sets and unions."
-    if len(parts := split_top(text, r"\\cup(?![a-z])|(?<=[\])]) ?U ?(?=[\[(])")) > 1: return Union(tuple(map(read_one, parts)))
-    if not is_enclosed(text): return None
+    text: str,  # an answer without paint
+):  # a `Seq`, `Braces`, `Union`, or None when the brackets are only grouping
+    """Read tuples, intervals, sets and unions."""
+    if len(parts := split_top(text, r"\\cup(?![a-z])|(?<=[\])]) ?U ?(?=[\[(])")) > 1:
+        return Union(tuple(map(read_one, parts)))
+    if not is_enclosed(text):
+        return None
     opening, inner = text[0], text[1:-1].strip()
-    if text.count("(") + text.count("[") + text.count("{") + text.count("⦃") > 400: raise CannotRead("too many brackets")
-    if opening in "{⦃": return Braces(tuple(map(read_one, split_top(inner, ",|;"))) if inner else ())
+    if text.count("(") + text.count("[") + text.count("{") + text.count("⦃") > 400:
+        raise CannotRead("too many brackets")
+    if opening in "{⦃":
+        return Braces(tuple(map(read_one, split_top(inner, ",|;"))) if inner else ())
     parts = split_top(inner, ",|;")
-    if parts[-1] == "" and len(parts) == 2: parts.pop()  # (5,) is a tuple of one
-    elif len(parts) == 1 and opening == "(" and text[-1] == ")": return read_one(inner)
+    if parts[-1] == "" and len(parts) == 2:
+        parts.pop()  # (5,) is a tuple of one
+    elif len(parts) == 1 and opening == "(" and text[-1] == ")":
+        return read_one(inner)
     return Seq(opening, text[-1], tuple(map(read_one, parts)) if inner else ())
 
 # %% ../nbs/02b_answer_forms.ipynb #ed907f31
 def read_interval_call(
-    text:str, # an answer without paint
-): # a `Seq` or `Union`, or None
-    "Read the intervals that sympy prints: `Interval.open(1, 3)`, `Union(Interval(0, 1), ...)`."
-    if text.startswith("Union(") and text.endswith(")"): return Union(tuple(map(read_one, split_top(text[6:-1], ","))))
+    text: str,  # an answer without paint
+):  # a `Seq` or `Union`, or None
+    """Read the intervals that sympy prints: `Interval.open(1, 3)`, `Union(Interval(0, 1), ...)`."""
+    if text.startswith("Union(") and text.endswith(")"):
+        return Union(tuple(map(read_one, split_top(text[6:-1], ","))))
     m = re.fullmatch(r"Interval(?:\.(open|Lopen|Ropen))?\((.*)\)", text)
-    if not m or len(ends := split_top(m[2], ",")) != 2: return None
+    if not m or len(ends := split_top(m[2], ",")) != 2:
+        return None
     low, high = map(read_one, ends)
-    shut = [m[1] not in ("open", side) and not (isinstance(v, Algebra) and "inf" in str(v.tree)) for v, side in ((low, "Lopen"), (high, "Ropen"))]
+    shut = [
+        m[1] not in ("open", side) and not (isinstance(v, Algebra) and "inf" in str(v.tree))
+        for v, side in ((low, "Lopen"), (high, "Ropen"))
+    ]
     return Seq("[" if shut[0] else "(", "]" if shut[1] else ")", (low, high))
 
 # %% ../nbs/02b_answer_forms.ipynb #33bbe669
 _FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
 
+
 def read_relation(
-    text:str, # an answer without paint
-): # an `Equation`, an interval for an inequality in one variable, or None
-    "Read equations and inequalities."
-    parts = re.split(r"(<=|>=|==|=|<|>|\\le(?![a-z])|\\ge(?![a-z])|\\lt(?![a-z])|\\gt(?![a-z]))", text)
-    if len(parts) == 1: return None
-    sides, signs = parts[::2], [{"<=": "le", ">=": "ge", r"\le": "le", r"\ge": "ge", r"\lt": "<", r"\gt": ">", "==": "="}.get(s, s) for s in parts[1::2]]
-    if signs == ["="]: return Equation(*(read_one(s.strip()) for s in sides))
+    text: str,  # an answer without paint
+):  # an `Equation`, an interval for an inequality in one variable, or None
+    """Read equations and inequalities."""
+    parts = re.split(
+        r"(<=|>=|==|=|<|>|\\le(?![a-z])|\\ge(?![a-z])|\\lt(?![a-z])|\\gt(?![a-z]))", text
+    )
+    if len(parts) == 1:
+        return None
+    sides, signs = (
+        parts[::2],
+        [
+            {
+                "<=": "le",
+                ">=": "ge",
+                r"\le": "le",
+                r"\ge": "ge",
+                r"\lt": "<",
+                r"\gt": ">",
+                "==": "=",
+            }.get(s, s)
+            for s in parts[1::2]
+        ],
+    )
+    if signs == ["="]:
+        return Equation(*(read_one(s.strip()) for s in sides))
     sides = [read_one(s.strip()) for s in sides]
-    if "=" in signs or len(signs) > 2: raise CannotRead("relation")
-    if signs[0] in (">", "ge"): sides, signs = sides[::-1], [_FLIP[s] for s in signs[::-1]]
-    if any(s in (">", "ge") for s in signs): raise CannotRead("relation")
+    if "=" in signs or len(signs) > 2:
+        raise CannotRead("relation")
+    if signs[0] in (">", "ge"):
+        sides, signs = sides[::-1], [_FLIP[s] for s in signs[::-1]]
+    if any(s in (">", "ge") for s in signs):
+        raise CannotRead("relation")
     infinity = Algebra(("const", "inf"))
     if len(sides) == 2:
-        if _is_symbol(sides[0]): sides, signs = [Algebra(("neg", infinity.tree)), *sides], ["<", *signs]
-        else: sides, signs = [*sides, infinity], [*signs, "<"]
-    if not _is_symbol(sides[1]): raise CannotRead("relation")
-    return Seq("[" if signs[0] == "le" else "(", "]" if signs[1] == "le" else ")", (sides[0], sides[2]))
+        if _is_symbol(sides[0]):
+            sides, signs = [Algebra(("neg", infinity.tree)), *sides], ["<", *signs]
+        else:
+            sides, signs = [*sides, infinity], [*signs, "<"]
+    if not _is_symbol(sides[1]):
+        raise CannotRead("relation")
+    return Seq(
+        "[" if signs[0] == "le" else "(", "]" if signs[1] == "le" else ")", (sides[0], sides[2])
+    )
 
-def _is_symbol(value): return isinstance(value, Algebra) and value.tree[0] == "sym"
+
+def _is_symbol(value):
+    return isinstance(value, Algebra) and value.tree[0] == "sym"
 
 # %% ../nbs/02b_answer_forms.ipynb #0e9a6e29
 def read_one(
-    text:str, # an answer without paint
-): # one of the typed values
-    "Read one answer from the outside in; raises `CannotRead` outside the grammar."
-    if not text or len(text) > MAX_CHARS: raise CannotRead("empty")
-    if (plain := read_plain(text)) is not None: return plain
+    text: str,  # an answer without paint
+):  # one of the typed values
+    """Read one answer from the outside in; raises `CannotRead` outside the grammar."""
+    if not text or len(text) > MAX_CHARS:
+        raise CannotRead("empty")
+    if (plain := read_plain(text)) is not None:
+        return plain
     if "atrix" in text or "array" in text:
-        if matrix := read_matrix(text): return matrix
-    if "Interval" in text and (interval := read_interval_call(text)): return interval
+        if matrix := read_matrix(text):
+            return matrix
+    if "Interval" in text and (interval := read_interval_call(text)):
+        return interval
     text = re.sub(r"^[a-zA-Z] ?\\in(?![a-z]) ?", "", text)
-    if m := _GROUPED.fullmatch(text): text = m[1] + m[2].replace(",", "") + (m[3] or "") + (m[4] or "")
-    if (brackets := read_brackets(text)) is not None: return brackets
-    if text[0] not in "{⦃" and len(parts := split_top(text)) > 1: return Several(tuple(map(read_one, parts)))
-    if (relation := read_relation(text)) is not None: return relation
-    if (quantity := read_quantity(text)) is not None: return quantity
+    if m := _GROUPED.fullmatch(text):
+        text = m[1] + m[2].replace(",", "") + (m[3] or "") + (m[4] or "")
+    if (brackets := read_brackets(text)) is not None:
+        return brackets
+    if text[0] not in "{⦃" and len(parts := split_top(text)) > 1:
+        return Several(tuple(map(read_one, parts)))
+    if (relation := read_relation(text)) is not None:
+        return relation
+    if (quantity := read_quantity(text)) is not None:
+        return quantity
     return read_formula(text)
 
 # %% ../nbs/02b_answer_forms.ipynb #837ac51f
 def read_value(
-    value, # an answer as Python data, as the executor's plain data, or as text
-    depth:int=0, # how deep we are in nested containers
-): # one of the typed values
-    "Read plain data; text goes to `read_text`, and anything else is `Unread`."
+    value,  # an answer as Python data, as the executor's plain data, or as text
+    depth: int = 0,  # how deep we are in nested containers
+):  # one of the typed values
+    """Read plain data; text goes to `read_text`, and anything else is `Unread`."""
     kind = type(value)
-    if kind is int: return Num(value)
-    if isinstance(value, str): return read_text(str.__str__(value)) if str.strip(value) else Unread("")
-    if value is None or depth > 6: return Unread("")
-    if kind is bool: return Words(str(value).lower())
-    if isinstance(value, int): return Num(int.__index__(value))
-    if isinstance(value, float): return read_float(float.__float__(value))
-    if kind is complex: return read_complex(value)
-    if kind is Fraction: return Num(value)
-    if kind is Decimal: return read_text(str(value)) if value.is_finite() else Unread("") if value.is_nan() else read_float(float(value))
-    if kind is dict: return read_tagged(value, depth)
-    if kind in (list, tuple): return Seq(*("[]" if kind is list else "()"), _items(value, depth), True)
-    if kind in (set, frozenset): return Braces(_items(value, depth))
-    if kind.__module__ == "numpy": return read_value(value.tolist(), depth + 1)
+    if kind is int:
+        return Num(value)
+    if isinstance(value, str):
+        return read_text(str.__str__(value)) if str.strip(value) else Unread("")
+    if value is None or depth > 6:
+        return Unread("")
+    if kind is bool:
+        return Words(str(value).lower())
+    if isinstance(value, int):
+        return Num(int.__index__(value))
+    if isinstance(value, float):
+        return read_float(float.__float__(value))
+    if kind is complex:
+        return read_complex(value)
+    if kind is Fraction:
+        return Num(value)
+    if kind is Decimal:
+        return (
+            read_text(str(value))
+            if value.is_finite()
+            else Unread("")
+            if value.is_nan()
+            else read_float(float(value))
+        )
+    if kind is dict:
+        return read_tagged(value, depth)
+    if kind in (list, tuple):
+        return Seq(*("[]" if kind is list else "()"), _items(value, depth), True)
+    if kind in (set, frozenset):
+        return Braces(_items(value, depth))
+    if kind.__module__ == "numpy":
+        return read_value(value.tolist(), depth + 1)
     return Unread("")
 
+
 def _items(values, depth):
-    if len(values) > 1000: raise CannotRead("too many values")
+    if len(values) > 1000:
+        raise CannotRead("too many values")
     return tuple(read_value(v, depth + 1) for v in values)
 
 # %% ../nbs/02b_answer_forms.ipynb #ad58f67c
 def read_float(
-    x:float, # what a program computed
-): # an approximate `Num`, an infinity, or `Unread` for a nan
-    "Read a float."
-    if x != x: return Unread("")
-    if x in (float("inf"), float("-inf")): return Algebra(("const", "inf") if x > 0 else ("neg", ("const", "inf")))
+    x: float,  # what a program computed
+):  # an approximate `Num`, an infinity, or `Unread` for a nan
+    """Read a float."""
+    if x != x:
+        return Unread("")
+    if x in (float("inf"), float("-inf")):
+        return Algebra(("const", "inf") if x > 0 else ("neg", ("const", "inf")))
     return Num(Fraction(x), True)
 
+
 def read_complex(
-    z:complex, # what a program computed
-): # an approximate formula in i
-    "Read a complex number."
-    if z.imag == 0: return read_float(z.real)
-    if z - z != 0: return Unread("")
-    return Algebra(("add", ("num", Fraction(z.real), True), ("mul", ("num", Fraction(z.imag), True), ("const", "i"))))
+    z: complex,  # what a program computed
+):  # an approximate formula in i
+    """Read a complex number."""
+    if z.imag == 0:
+        return read_float(z.real)
+    if z - z != 0:
+        return Unread("")
+    return Algebra(
+        (
+            "add",
+            ("num", Fraction(z.real), True),
+            ("mul", ("num", Fraction(z.imag), True), ("const", "i")),
+        )
+    )
 
 # %% ../nbs/02b_answer_forms.ipynb #e623559b
 def read_tagged(
-    value:dict, # `{"type": ..., ...}` from the executor
-    depth:int=0, # how deep we are in nested containers
-): # one of the typed values
-    "Read the executor's tagged values."
+    value: dict,  # `{"type": ..., ...}` from the executor
+    depth: int = 0,  # how deep we are in nested containers
+):  # one of the typed values
+    """Read the executor's tagged values."""
     kind, text, items = value.get("type"), value.get("text"), value.get("items")
-    if kind == "tuple" and isinstance(items, list): return Seq("(", ")", _items(items, depth), True)
-    if kind == "set" and isinstance(items, list): return Braces(_items(items, depth))
-    if kind == "ndarray": return read_value(items, depth + 1)
-    if kind == "complex": return read_complex(complex(_plain_float(value["real"]), _plain_float(value["imag"])))
-    if kind == "float": return read_float(_plain_float(value))
-    if not isinstance(text, str): return Unread("")
-    if kind == "int": return Num(int(text, 16))
+    if kind == "tuple" and isinstance(items, list):
+        return Seq("(", ")", _items(items, depth), True)
+    if kind == "set" and isinstance(items, list):
+        return Braces(_items(items, depth))
+    if kind == "ndarray":
+        return read_value(items, depth + 1)
+    if kind == "complex":
+        return read_complex(complex(_plain_float(value["real"]), _plain_float(value["imag"])))
+    if kind == "float":
+        return read_float(_plain_float(value))
+    if not isinstance(text, str):
+        return Unread("")
+    if kind == "int":
+        return Num(int(text, 16))
     if kind == "Fraction":
         top, _, bottom = text.partition("/")
-        return Num(Fraction(int(top, 16 if "x" in top else 10), int(bottom, 16 if "x" in bottom else 10)))
-    if kind in ("Decimal", "sympy"): return read_text(text)
+        return Num(
+            Fraction(int(top, 16 if "x" in top else 10), int(bottom, 16 if "x" in bottom else 10))
+        )
+    if kind in ("Decimal", "sympy"):
+        return read_text(text)
     return Unread("")
 
-def _plain_float(value): return float(value["text"] if isinstance(value, dict) else value)
+
+def _plain_float(value):
+    return float(value["text"] if isinstance(value, dict) else value)

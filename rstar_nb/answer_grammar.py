@@ -15,178 +15,340 @@ from fractions import Fraction
 # %% ../nbs/02a_answer_grammar.ipynb #628ffe97
 @dataclass(frozen=True, slots=True)
 class Num:
-    "An exact rational number; `approx` marks a float or a decimal of 12 or more digits."
+    """An exact rational number; `approx` marks a float or a decimal of 12 or more digits."""
+
     value: int | Fraction
     approx: bool = False
 
+
 @dataclass(frozen=True, slots=True)
 class Algebra:
-    "An expression tree of nested tuples: `('add', left, right)`, `('sym', 'x')`, ..."
+    """An expression tree of nested tuples: `('add', left, right)`, `('sym', 'x')`, ..."""
+
     tree: tuple
+
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    "Several answers without brackets: their order means nothing."
+    """Several answers without brackets: their order means nothing."""
+
     items: tuple
 
 # %% ../nbs/02a_answer_grammar.ipynb #c590f7a4
-class CannotRead(ValueError): "The text is outside the grammar, or too large."
+class CannotRead(ValueError):
+    """The text is outside the grammar, or too large."""
+
 
 MAX_CHARS, MAX_DEPTH, MAX_BITS, LONG_DECIMAL = 2000, 40, 20_000, 12
 
+
 def read_decimal(
-    text:str, # digits with an optional point and exponent
-) -> Num: # the exact value
-    "Read a number written in digits."
-    if text.isdigit(): return Num(int(text))
+    text: str,  # digits with an optional point and exponent
+) -> Num:  # the exact value
+    """Read a number written in digits."""
+    if text.isdigit():
+        return Num(int(text))
     mantissa, _, exponent = text.lower().partition("e")
-    if exponent and abs(int(exponent)) > 400: raise CannotRead("exponent")
+    if exponent and abs(int(exponent)) > 400:
+        raise CannotRead("exponent")
     value = Fraction(text)
     digits = mantissa.replace(".", "").lstrip("0")
-    if value.denominator == 1: return Num(value.numerator)
+    if value.denominator == 1:
+        return Num(value.numerator)
     return Num(value, len(digits) >= LONG_DECIMAL)
 
 # %% ../nbs/02a_answer_grammar.ipynb #312873a5
-_UNICODE = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "π": r"\pi ", "√": r"\sqrt ",
-    "∞": r"\infty ", "°": r"^\circ ", "²": "^2", "³": "^3", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "±": r"\pm ",
-    "½": r"\frac12", "¼": r"\frac14", "¾": r"\frac34", "∈": r"\in ", "\xa0": " ", "θ": r"\theta "})
-_PAINT = [(re.compile(p), r) for p, r in [
-    (r",\\!\s*", ""), (r"\{,\}", ""), (r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|limits|,|;|!|:|>|quad|qquad| )(?![a-zA-Z])", " "),
-    (r"\\[dtc]frac", r"\\frac"), (r"\\(?:leq|leqslant)(?![a-z])", r"\\le "), (r"\\(?:geq|geqslant)(?![a-z])", r"\\ge "),
-    (r"\\(?:cdot|times|ast)(?![a-z])", "*"), (r"\\div(?![a-z])", "/"), (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
-    (r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|operatorname|mbox|textrm|mathit)\s*\{([^{}]*)\}", r" \1 "),
-    (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"), (r"\\%", "%"), (r"\\\$", "$"), (r"\\[lr]brace(?![a-z])|\\[{}]", lambda m: {"l": "⦃", "r": "⦄", "{": "⦃", "}": "⦄"}[m.group()[1]]),
-    (r"\\langle", "("), (r"\\rangle", ")"), (r"\\(?:lbrack)", "["), (r"\\(?:rbrack)", "]"), (r"~", " ")]]
+_UNICODE = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "×": "*",
+        "·": "*",
+        "⋅": "*",
+        "÷": "/",
+        "π": r"\pi ",
+        "√": r"\sqrt ",
+        "∞": r"\infty ",
+        "°": r"^\circ ",
+        "²": "^2",
+        "³": "^3",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "∪": r"\cup ",
+        "±": r"\pm ",
+        "½": r"\frac12",
+        "¼": r"\frac14",
+        "¾": r"\frac34",
+        "∈": r"\in ",
+        "\xa0": " ",
+        "θ": r"\theta ",
+    }
+)
+_PAINT = [
+    (re.compile(p), r)
+    for p, r in [
+        (r",\\!\s*", ""),
+        (r"\{,\}", ""),
+        (
+            r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|limits|,|;|!|:|>|quad|qquad| )(?![a-zA-Z])",
+            " ",
+        ),
+        (r"\\[dtc]frac", r"\\frac"),
+        (r"\\(?:leq|leqslant)(?![a-z])", r"\\le "),
+        (r"\\(?:geq|geqslant)(?![a-z])", r"\\ge "),
+        (r"\\(?:cdot|times|ast)(?![a-z])", "*"),
+        (r"\\div(?![a-z])", "/"),
+        (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
+        (
+            r"\\(?:text|textbf|textit|mathrm|mathbf|mathbb|operatorname|mbox|textrm|mathit)\s*\{([^{}]*)\}",
+            r" \1 ",
+        ),
+        (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"),
+        (r"\\%", "%"),
+        (r"\\\$", "$"),
+        (
+            r"\\[lr]brace(?![a-z])|\\[{}]",
+            lambda m: {"l": "⦃", "r": "⦄", "{": "⦃", "}": "⦄"}[m.group()[1]],
+        ),
+        (r"\\langle", "("),
+        (r"\\rangle", ")"),
+        (r"\\(?:lbrack)", "["),
+        (r"\\(?:rbrack)", "]"),
+        (r"~", " "),
+    ]
+]
+
 
 def strip_paint(
-    text:str, # an answer as written
-) -> str: # the same answer without layout commands
-    "Remove what LaTeX and Unicode add for the eye."
+    text: str,  # an answer as written
+) -> str:  # the same answer without layout commands
+    """Remove what LaTeX and Unicode add for the eye."""
     text = text.translate(_UNICODE).strip().rstrip(".").strip()
-    while m := re.fullmatch(r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?", text, re.S):
+    while m := re.fullmatch(
+        r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?", text, re.S
+    ):
         text = next(g for g in m.groups() if g is not None).strip().rstrip(".").strip()
     text = text.replace("\\\\", "⏎")  # a matrix row ends
-    for pattern, new in _PAINT: text = pattern.sub(new, text)
+    for pattern, new in _PAINT:
+        text = pattern.sub(new, text)
     return re.sub(r"\s+", " ", text).strip()
 
 # %% ../nbs/02a_answer_grammar.ipynb #d3398010
-FUNCTIONS = {"sqrt", "cbrt", "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos", "arctan",
-             "sinh", "cosh", "tanh", "exp", "ln", "log", "abs", "Abs", "factorial", "binomial", "frac", "binom", "Rational", "lg"}
+FUNCTIONS = {
+    "sqrt",
+    "cbrt",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "asin",
+    "acos",
+    "atan",
+    "arcsin",
+    "arccos",
+    "arctan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "exp",
+    "ln",
+    "log",
+    "abs",
+    "Abs",
+    "factorial",
+    "binomial",
+    "frac",
+    "binom",
+    "Rational",
+    "lg",
+}
 INVERTIBLE = {"sin", "cos", "tan", "sec", "csc", "cot"}  # for these, f^{-1} is the inverse function
-CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "I": "i", "j": "i", "oo": "inf", "inf": "inf", "infty": "inf", "infinity": "inf", "Infinity": "inf"}
-GREEK = set("alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu rho sigma tau phi chi psi omega varphi".split())
-_TOKEN = re.compile(r"\s*(?:(?P<num>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z]))?)|\\(?P<cmd>[A-Za-z]+)|(?P<name>[A-Za-z]+)|(?P<op>\*\*|.))")
+CONSTANTS = {
+    "pi": "pi",
+    "e": "e",
+    "i": "i",
+    "I": "i",
+    "j": "i",
+    "oo": "inf",
+    "inf": "inf",
+    "infty": "inf",
+    "infinity": "inf",
+    "Infinity": "inf",
+}
+GREEK = set(
+    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu rho sigma tau phi chi psi omega varphi".split()
+)
+_TOKEN = re.compile(
+    r"\s*(?:(?P<num>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![a-zA-Z]))?)|\\(?P<cmd>[A-Za-z]+)|(?P<name>[A-Za-z]+)|(?P<op>\*\*|.))"
+)
+
 
 def tokenize(
-    text:str, # a formula without paint
-) -> list: # [(kind, text)], kinds num, name, sym and op
-    "Split a formula into tokens."
+    text: str,  # a formula without paint
+) -> list:  # [(kind, text)], kinds num, name, sym and op
+    """Split a formula into tokens."""
     tokens = []
     for m in _TOKEN.finditer(text.strip()):
         kind, value = m.lastgroup, m[m.lastgroup]
-        if kind == "num": tokens.append(("num", value))
-        elif kind == "op": tokens.append(("op", "^" if value == "**" else value))
-        elif value in FUNCTIONS or value == "pm": tokens.append(("name", value))
-        elif value in CONSTANTS and not (value == "j" and not (tokens and tokens[-1][0] == "num")): tokens.append(("const", CONSTANTS[value]))
-        elif value in GREEK: tokens.append(("sym", value))
-        elif kind == "cmd" or len(value) > 3: raise CannotRead(value)
-        else: tokens += [("const", CONSTANTS[c]) if c in "ei" else ("sym", c) for c in value]
+        if kind == "num":
+            tokens.append(("num", value))
+        elif kind == "op":
+            tokens.append(("op", "^" if value == "**" else value))
+        elif value in FUNCTIONS or value == "pm":
+            tokens.append(("name", value))
+        elif value in CONSTANTS and not (value == "j" and not (tokens and tokens[-1][0] == "num")):
+            tokens.append(("const", CONSTANTS[value]))
+        elif value in GREEK:
+            tokens.append(("sym", value))
+        elif kind == "cmd" or len(value) > 3:
+            raise CannotRead(value)
+        else:
+            tokens += [("const", CONSTANTS[c]) if c in "ei" else ("sym", c) for c in value]
     return tokens
 
 # %% ../nbs/02a_answer_grammar.ipynb #1c395122
 class Parser:
-    "A recursive-descent parser from tokens to a tree."
-    def __init__(self, text): self.tokens, self.pos, self.depth = tokenize(text), 0, 0
-    def peek(self, ahead=0): return self.tokens[self.pos + ahead] if self.pos + ahead < len(self.tokens) else ("end", "")
+    """A recursive-descent parser from tokens to a tree."""
+
+    def __init__(self, text):
+        self.tokens, self.pos, self.depth = tokenize(text), 0, 0
+
+    def peek(self, ahead=0):
+        return self.tokens[self.pos + ahead] if self.pos + ahead < len(self.tokens) else ("end", "")
+
     def take(self):
-        token = self.peek(); self.pos += 1
+        token = self.peek()
+        self.pos += 1
         return token
+
     def accept(self, *ops):
         kind, value = self.peek()
-        if kind == "op" and value in ops: self.pos += 1; return value
+        if kind == "op" and value in ops:
+            self.pos += 1
+            return value
+
     def expect(self, op):
-        if not self.accept(op): raise CannotRead(f"expected {op}")
+        if not self.accept(op):
+            raise CannotRead(f"expected {op}")
+
     def parse(self):
         tree = self.sum()
-        if self.peek()[0] != "end": raise CannotRead(f"left over: {self.peek()[1]}")
+        if self.peek()[0] != "end":
+            raise CannotRead(f"left over: {self.peek()[1]}")
         return tree
 
 # %% ../nbs/02a_answer_grammar.ipynb #fe5e1490
 def _sum(self):
-    "sum := ['-'] term (('+' | '-' | '\\pm') term)*"
+    """sum := ['-'] term (('+' | '-' | '\\pm') term)*"""
     self.depth += 1
-    if self.depth > MAX_DEPTH: raise CannotRead("too deep")
+    if self.depth > MAX_DEPTH:
+        raise CannotRead("too deep")
     tree = self.term()
     while True:
-        if self.peek() == ("name", "pm"): self.take(); tree = ("pm", tree, self.term())
-        elif op := self.accept("+", "-"): tree = ("add" if op == "+" else "sub", tree, self.term())
-        else: break
+        if self.peek() == ("name", "pm"):
+            self.take()
+            tree = ("pm", tree, self.term())
+        elif op := self.accept("+", "-"):
+            tree = ("add" if op == "+" else "sub", tree, self.term())
+        else:
+            break
     self.depth -= 1
     return tree
 
+
 def _term(self):
-    "term := signed (('*' | '/') signed | factor)*"
+    """term := signed (('*' | '/') signed | factor)*"""
     tree = self.signed()
     while True:
-        if op := self.accept("*", "/"): tree = ("mul" if op == "*" else "div", tree, self.signed())
-        elif self.starts_atom(): tree = self.juxtapose(tree)
-        else: return tree
+        if op := self.accept("*", "/"):
+            tree = ("mul" if op == "*" else "div", tree, self.signed())
+        elif self.starts_atom():
+            tree = self.juxtapose(tree)
+        else:
+            return tree
+
 
 def _signed(self):
-    "signed := ('-' | '+')* power"
+    """signed := ('-' | '+')* power"""
     negative = False
-    while op := self.accept("-", "+"): negative ^= op == "-"
+    while op := self.accept("-", "+"):
+        negative ^= op == "-"
     if self.peek() == ("name", "pm"):
-        self.take(); return ("pm", ("num", 0, False), self.power())
+        self.take()
+        return ("pm", ("num", 0, False), self.power())
     tree = self.power()
     return ("neg", tree) if negative else tree
+
 
 Parser.sum, Parser.term, Parser.signed = _sum, _term, _signed
 
 # %% ../nbs/02a_answer_grammar.ipynb #a11b92dc
 def _starts_atom(self):
-    "Can the next token begin a factor that is multiplied without a sign?"
+    """Can the next token begin a factor that is multiplied without a sign?"""
     kind, value = self.peek()
-    return kind in ("num", "sym", "const") or kind == "name" and value != "pm" or kind == "op" and value in "({"
+    return (
+        kind in ("num", "sym", "const")
+        or kind == "name"
+        and value != "pm"
+        or kind == "op"
+        and value in "({"
+    )
+
 
 def _juxtapose(self, left):
-    "A product without a sign, or a mixed number."
+    """A product without a sign, or a mixed number."""
     after_number = self.tokens[self.pos - 1][0] == "num"
     if after_number and self.peek()[0] == "num":
         part = [self.peek(k) for k in range(3)]
-        if part[1] != ("op", "/") or part[2][0] != "num": raise CannotRead("two numbers side by side")
+        if part[1] != ("op", "/") or part[2][0] != "num":
+            raise CannotRead("two numbers side by side")
         self.pos += 3
         right = ("div", _digits(part[0][1]), _digits(part[2][1]))
-    else: right = self.power()
-    if after_number and left[0] == "num" and _is_proper(right): return ("add", left, right)
+    else:
+        right = self.power()
+    if after_number and left[0] == "num" and _is_proper(right):
+        return ("add", left, right)
     return ("mul", left, right)
+
 
 def _digits(text):
     n = read_decimal(text)
     return ("num", n.value, n.approx)
 
+
 def _is_proper(tree):
-    "Is this a fraction of two whole numbers below one, as in 3 1/2?"
-    return tree[0] == "div" and all(t[0] == "num" and type(t[1]) is int for t in tree[1:]) and 0 < tree[1][1] < tree[2][1]
+    """Is this a fraction of two whole numbers below one, as in 3 1/2?"""
+    return (
+        tree[0] == "div"
+        and all(t[0] == "num" and type(t[1]) is int for t in tree[1:])
+        and 0 < tree[1][1] < tree[2][1]
+    )
+
 
 Parser.starts_atom, Parser.juxtapose = _starts_atom, _juxtapose
 
 # %% ../nbs/02a_answer_grammar.ipynb #742ba1a7
 def _power(self):
-    "power := atom ['!'] ['^' signed]"
+    """power := atom ['!'] ['^' signed]"""
     tree = self.atom()
-    while self.accept("!"): tree = ("fn", "factorial", tree)
+    while self.accept("!"):
+        tree = ("fn", "factorial", tree)
     if self.accept("^"):
         self.depth += 1
-        if self.depth > MAX_DEPTH: raise CannotRead("too deep")
+        if self.depth > MAX_DEPTH:
+            raise CannotRead("too deep")
         tree = ("pow", tree, self.group() if self.peek() == ("op", "{") else self.signed())
         self.depth -= 1
     return tree
 
+
 def _group(self):
-    "A part in braces, or the single digit or letter that LaTeX takes without them."
+    """A part in braces, or the single digit or letter that LaTeX takes without them."""
     if self.accept("{"):
-        tree = self.sum(); self.expect("}")
+        tree = self.sum()
+        self.expect("}")
         return tree
     kind, value = self.peek()
     if kind == "num" and value.isdigit() and len(value) > 1:  # \frac43 is 4/3
@@ -194,92 +356,137 @@ def _group(self):
         return _digits(value[0])
     return self.atom()
 
+
 def _atom(self):
-    "atom := number | constant | symbol | function | bracketed sum"
+    """atom := number | constant | symbol | function | bracketed sum"""
     kind, value = self.take()
-    if kind == "num": return _digits(value)
-    if kind == "const": return ("const", value)
-    if kind == "sym": return ("sym", value + self.subscript())
-    if kind == "name": return self.function(value)
+    if kind == "num":
+        return _digits(value)
+    if kind == "const":
+        return ("const", value)
+    if kind == "sym":
+        return ("sym", value + self.subscript())
+    if kind == "name":
+        return self.function(value)
     if kind == "op" and value in "({|":
-        tree = self.sum(); self.expect({"(": ")", "{": "}", "|": "|"}[value])
+        tree = self.sum()
+        self.expect({"(": ")", "{": "}", "|": "|"}[value])
         return ("fn", "abs", tree) if value == "|" else tree
     raise CannotRead(f"unexpected {value or 'end'}")
+
 
 Parser.power, Parser.group, Parser.atom = _power, _group, _atom
 
 # %% ../nbs/02a_answer_grammar.ipynb #e156568a
 def _subscript(self):
-    "The index of a variable: `x_1`, `a_{10}`."
-    if not self.accept("_"): return ""
+    """The index of a variable: `x_1`, `a_{10}`."""
+    if not self.accept("_"):
+        return ""
     braces = self.accept("{")
     kind, value = self.take()
-    if kind not in ("num", "sym"): raise CannotRead("subscript")
-    if braces: self.expect("}")
+    if kind not in ("num", "sym"):
+        raise CannotRead("subscript")
+    if braces:
+        self.expect("}")
     return "_" + value
 
+
 def _function(self, name):
-    "A named function, in LaTeX or Python spelling."
-    if name == "frac": return ("div", self.group(), self.group())
-    if name == "binom": return ("binomial", self.group(), self.group())
+    """A named function, in LaTeX or Python spelling."""
+    if name == "frac":
+        return ("div", self.group(), self.group())
+    if name == "binom":
+        return ("binomial", self.group(), self.group())
     if name in ("binomial", "Rational"):
-        self.expect("("); a = self.sum(); self.expect(","); b = self.sum(); self.expect(")")
+        self.expect("(")
+        a = self.sum()
+        self.expect(",")
+        b = self.sum()
+        self.expect(")")
         return ("binomial" if name == "binomial" else "div", a, b)
     if name == "sqrt":
         index = None
-        if self.accept("["): index = self.sum(); self.expect("]")
+        if self.accept("["):
+            index = self.sum()
+            self.expect("]")
         body = self.group()
         return ("root", body, index) if index else ("fn", "sqrt", body)
     base = None
-    if name == "log" and self.accept("_"): base = self.group()
+    if name == "log" and self.accept("_"):
+        base = self.group()
     exponent = self.group_or_number() if self.accept("^") else None
     tree = ("fn", {"Abs": "abs"}.get(name, name.replace("arc", "a")), self.argument())
-    if base: tree = ("div", ("fn", "ln", tree[2]), ("fn", "ln", base))
-    if exponent in (("neg", ("num", 1, False)), ("num", -1, False)) and name in INVERTIBLE: return ("fn", "a" + name, tree[2])
+    if base:
+        tree = ("div", ("fn", "ln", tree[2]), ("fn", "ln", base))
+    if exponent in (("neg", ("num", 1, False)), ("num", -1, False)) and name in INVERTIBLE:
+        return ("fn", "a" + name, tree[2])
     return ("pow", tree, exponent) if exponent else tree
 
+
 def _argument(self):
-    "What a function applies to: a bracketed sum, or the factors that follow."
-    if self.peek() in (("op", "("), ("op", "{")): return self.atom()
+    """What a function applies to: a bracketed sum, or the factors that follow."""
+    if self.peek() in (("op", "("), ("op", "{")):
+        return self.atom()
     tree = self.power()
-    while self.starts_atom() and self.peek()[0] in ("num", "sym", "const"): tree = ("mul", tree, self.power())
+    while self.starts_atom() and self.peek()[0] in ("num", "sym", "const"):
+        tree = ("mul", tree, self.power())
     return tree
+
 
 Parser.subscript, Parser.function, Parser.argument = _subscript, _function, _argument
 Parser.group_or_number = _group
 
 # %% ../nbs/02a_answer_grammar.ipynb #2c0f620a
 def fold(
-    tree:tuple, # a parsed formula
-): # a `Fraction` or int and whether a long decimal took part, or None if it is not rational arithmetic
-    "Work out a tree of plain rational arithmetic."
+    tree: tuple,  # a parsed formula
+):  # a `Fraction` or int and whether a long decimal took part, or None if it is not rational arithmetic
+    """Work out a tree of plain rational arithmetic."""
     op = tree[0]
-    if op == "num": return tree[1], tree[2]
-    if op not in ("add", "sub", "mul", "div", "neg"): return None
+    if op == "num":
+        return tree[1], tree[2]
+    if op not in ("add", "sub", "mul", "div", "neg"):
+        return None
     parts = [fold(t) for t in tree[1:]]
-    if None in parts: return None
+    if None in parts:
+        return None
     (a, approx), (b, more) = parts[0], parts[-1]
-    if op == "neg": return -a, approx
-    if op == "div" and b == 0: raise CannotRead("division by zero")
-    value = {"add": lambda: a + b, "sub": lambda: a - b, "mul": lambda: a * b, "div": lambda: Fraction(a) / b}[op]()
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS: raise CannotRead("too large")
+    if op == "neg":
+        return -a, approx
+    if op == "div" and b == 0:
+        raise CannotRead("division by zero")
+    value = {
+        "add": lambda: a + b,
+        "sub": lambda: a - b,
+        "mul": lambda: a * b,
+        "div": lambda: Fraction(a) / b,
+    }[op]()
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise CannotRead("too large")
     return value, approx or more
 
+
 def read_formula(
-    text:str, # a formula without paint
-): # `Num`, `Algebra`, or `Several` for a `\pm`
-    "Read one formula."
+    text: str,  # a formula without paint
+):  # `Num`, `Algebra`, or `Several` for a `\pm`
+    """Read one formula."""
     tree = Parser(text).parse()
     if "pm" in text:
         both = [_choose(tree, sign) for sign in ("add", "sub")]
-        if both[0] != both[1]: return Several(tuple(map(_value, both)))
+        if both[0] != both[1]:
+            return Several(tuple(map(_value, both)))
     return _value(tree)
+
 
 def _value(tree):
     folded = fold(tree)
     return Algebra(tree) if folded is None else Num(*folded)
 
+
 def _choose(tree, sign):
-    "Replace every plus-or-minus by one sign."
-    if tree[0] in ("num", "sym", "const"): return tree
-    return tuple(sign if k == 0 and t == "pm" else _choose(t, sign) if isinstance(t, tuple) else t for k, t in enumerate(tree))
+    """Replace every plus-or-minus by one sign."""
+    if tree[0] in ("num", "sym", "const"):
+        return tree
+    return tuple(
+        sign if k == 0 and t == "pm" else _choose(t, sign) if isinstance(t, tuple) else t
+        for k, t in enumerate(tree)
+    )

@@ -7,202 +7,278 @@ __all__ = ['TOLERANCE', 'ZERO_TOLERANCE', 'EXACT_FLOATS', 'DIGITS', 'AGREE', 'PO
            'evaluate', 'tree_of', 'has', 'infinite_sign', 'same_value', 'same_formula']
 
 # %% ../nbs/02c_answer_values.ipynb #5b16b7ad
-import math, random
+import math
+import random
 from fractions import Fraction
 from functools import cache
 
 from .answer_forms import Algebra, Num
 
 # %% ../nbs/02c_answer_values.ipynb #79b3fa1a
-class Undecided(Exception): "Exact means do not reach; the reason is the message."
+class Undecided(Exception):
+    """Exact means do not reach; the reason is the message."""
 
 # %% ../nbs/02c_answer_values.ipynb #2f7e54fa
 TOLERANCE, ZERO_TOLERANCE, EXACT_FLOATS = Fraction(1, 10**9), Fraction(1, 10**12), 2**53
 
+
 def is_close(
-    a, # int or Fraction
-    b, # int or Fraction
-) -> bool: # the same number, given that one of them came from a float
-    "Compare within 1e-9 of the larger, whole numbers exactly."
-    if a == b: return True
-    if a.denominator == b.denominator == 1 and max(abs(a), abs(b)) < EXACT_FLOATS: return False
+    a,  # int or Fraction
+    b,  # int or Fraction
+) -> bool:  # the same number, given that one of them came from a float
+    """Compare within 1e-9 of the larger, whole numbers exactly."""
+    if a == b:
+        return True
+    if a.denominator == b.denominator == 1 and max(abs(a), abs(b)) < EXACT_FLOATS:
+        return False
     gap, size = abs(a - b), max(abs(a), abs(b))
-    if a == 0 or b == 0: return gap <= ZERO_TOLERANCE
+    if a == 0 or b == 0:
+        return gap <= ZERO_TOLERANCE
     limit = size * TOLERANCE
-    if (a.denominator == 1 or b.denominator == 1) and size < EXACT_FLOATS: limit = min(limit, max(Fraction(1, 1000), size / 2**50))
+    if (a.denominator == 1 or b.denominator == 1) and size < EXACT_FLOATS:
+        limit = min(limit, max(Fraction(1, 1000), size / 2**50))
     return gap <= limit
 
 # %% ../nbs/02c_answer_values.ipynb #0335f47a
 DIGITS, AGREE = 60, 45
 
+
 @cache
 def _mp():
-    "A private high-precision context, so nobody's settings are touched."
+    """A private high-precision context, so nobody's settings are touched."""
     import mpmath
+
     context = mpmath.MPContext()
     context.dps = DIGITS
     return context
 
+
 def as_big(x):
-    "A fraction as a 60-digit number."
+    """A fraction as a 60-digit number."""
     mp = _mp()
     return mp.mpf(x.numerator) / x.denominator if isinstance(x, (int, Fraction)) else x
 
-def _bits(x): return max(x.numerator.bit_length(), x.denominator.bit_length())
+
+def _bits(x):
+    return max(x.numerator.bit_length(), x.denominator.bit_length())
 
 # %% ../nbs/02c_answer_values.ipynb #42b43c33
 def _power(a, b):
-    "Exact where it can be, 60 digits where it cannot."
+    """Exact where it can be, 60 digits where it cannot."""
     if isinstance(a, (int, Fraction)) and isinstance(b, (int, Fraction)):
         a, b = Fraction(a), Fraction(b)
-        if a == 0 and b <= 0: raise Undecided("zero to a power")
+        if a == 0 and b <= 0:
+            raise Undecided("zero to a power")
         if b.denominator == 1:
-            if abs(b.numerator) * max(a.numerator.bit_length(), a.denominator.bit_length()) > 20_000: raise Undecided("too large")
-            return a ** b.numerator
-        if a < 0: raise Undecided("root of a negative number")
+            if (
+                abs(b.numerator) * max(a.numerator.bit_length(), a.denominator.bit_length())
+                > 20_000
+            ):
+                raise Undecided("too large")
+            return a**b.numerator
+        if a < 0:
+            raise Undecided("root of a negative number")
     mp = _mp()
     a, b = as_big(a), as_big(b)
-    if abs(b) > 1000 or abs(a) > mp.mpf(10)**300: raise Undecided("too large")
-    if a == 0: raise Undecided("zero to a power")
-    return a ** b
+    if abs(b) > 1000 or abs(a) > mp.mpf(10) ** 300:
+        raise Undecided("too large")
+    if a == 0:
+        raise Undecided("zero to a power")
+    return a**b
 
 # %% ../nbs/02c_answer_values.ipynb #9cfbb7d4
 def _root(x, n):
-    "A real root, exact when it is rational."
-    if not isinstance(n, int) or not 2 <= n <= 64: raise Undecided("root")
+    """A real root, exact when it is rational."""
+    if not isinstance(n, int) or not 2 <= n <= 64:
+        raise Undecided("root")
     if isinstance(x, (int, Fraction)):
         x = Fraction(x)
-        if x < 0 and n % 2: return -_root(-x, n)
+        if x < 0 and n % 2:
+            return -_root(-x, n)
         if x >= 0:
-            if n > 2 and _bits(x) > 2000: raise Undecided("too large")
+            if n > 2 and _bits(x) > 2000:
+                raise Undecided("too large")
             tops = [_whole_root(k, n) for k in (x.numerator, x.denominator)]
-            if None not in tops: return Fraction(*tops)
+            if None not in tops:
+                return Fraction(*tops)
     mp = _mp()
     x = as_big(x)
     return mp.sqrt(x) if n == 2 else mp.root(x, n)
 
+
 def _whole_root(k, n):
-    "The whole n-th root of a whole number, or None."
-    if n == 2: return root if (root := math.isqrt(k)) ** 2 == k else None
+    """The whole n-th root of a whole number, or None."""
+    if n == 2:
+        return root if (root := math.isqrt(k)) ** 2 == k else None
     low, high = 0, 1 << (k.bit_length() // n + 1)
     while low < high:
         middle = (low + high) // 2
-        if middle ** n < k: low = middle + 1
-        else: high = middle
-    return low if low ** n == k else None
+        if middle**n < k:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low**n == k else None
 
 # %% ../nbs/02c_answer_values.ipynb #38c2d78f
 def _function(name, x):
-    "A named function of one argument."
-    if name == "sqrt": return _root(x, 2)
-    if name == "cbrt": return _root(x, 3)
-    if name == "abs": return abs(x)
+    """A named function of one argument."""
+    if name == "sqrt":
+        return _root(x, 2)
+    if name == "cbrt":
+        return _root(x, 3)
+    if name == "abs":
+        return abs(x)
     if name == "factorial":
-        if not isinstance(x, (int, Fraction)) or x.denominator != 1 or not 0 <= x <= 500: raise Undecided("factorial")
+        if not isinstance(x, (int, Fraction)) or x.denominator != 1 or not 0 <= x <= 500:
+            raise Undecided("factorial")
         return Fraction(math.factorial(int(x)))
     mp = _mp()
     x = as_big(x)
-    if abs(x) > 10**6: raise Undecided("large argument")
-    if name == "lg": return mp.log(x, 10)
-    if name in ("ln", "log") and x == 0: raise Undecided("log of zero")
-    if name == "log": raise Undecided("log without a base")
-    try: return getattr(mp, name)(x)
-    except (ZeroDivisionError, ValueError, AttributeError): raise Undecided(name)
+    if abs(x) > 10**6:
+        raise Undecided("large argument")
+    if name == "lg":
+        return mp.log(x, 10)
+    if name in ("ln", "log") and x == 0:
+        raise Undecided("log of zero")
+    if name == "log":
+        raise Undecided("log without a base")
+    try:
+        return getattr(mp, name)(x)
+    except (ZeroDivisionError, ValueError, AttributeError):
+        raise Undecided(name)
 
 # %% ../nbs/02c_answer_values.ipynb #421299d5
 def evaluate(
-    tree:tuple, # a formula from `read_text`
-    point:dict, # a number for each variable
-): # int or Fraction where exact, else a 60-digit number
-    "Work out a formula at a point."
+    tree: tuple,  # a formula from `read_text`
+    point: dict,  # a number for each variable
+):  # int or Fraction where exact, else a 60-digit number
+    """Work out a formula at a point."""
     op = tree[0]
-    if op == "num": return tree[1]
-    if op == "sym": return point[tree[1]] if tree[1] in point else point.setdefault(tree[1], _coordinate(point[""], tree[1]))
-    if op == "const": return _constant(tree[1])
-    if op == "fn": return _function(tree[1], evaluate(tree[2], point))
+    if op == "num":
+        return tree[1]
+    if op == "sym":
+        return (
+            point[tree[1]]
+            if tree[1] in point
+            else point.setdefault(tree[1], _coordinate(point[""], tree[1]))
+        )
+    if op == "const":
+        return _constant(tree[1])
+    if op == "fn":
+        return _function(tree[1], evaluate(tree[2], point))
     values = [evaluate(t, point) for t in tree[1:]]
     a, b = values[0], values[-1]
-    if op == "pow": return _power(a, b)
-    if op == "root": return _root(a, b)
-    if op == "neg": return -a
-    if op == "binomial": return _binomial(a, b)
-    if not all(isinstance(v, (int, Fraction)) for v in values): a, b = as_big(a), as_big(b)
-    elif max(_bits(a), _bits(b)) > 20_000: raise Undecided("too large")
+    if op == "pow":
+        return _power(a, b)
+    if op == "root":
+        return _root(a, b)
+    if op == "neg":
+        return -a
+    if op == "binomial":
+        return _binomial(a, b)
+    if not all(isinstance(v, (int, Fraction)) for v in values):
+        a, b = as_big(a), as_big(b)
+    elif max(_bits(a), _bits(b)) > 20_000:
+        raise Undecided("too large")
     if op == "div":
-        if b == 0: raise ZeroDivisionError
+        if b == 0:
+            raise ZeroDivisionError
         return Fraction(a) / b if isinstance(a, (int, Fraction)) else a / b
     return a + b if op == "add" else a - b if op == "sub" else a * b
 
 # %% ../nbs/02c_answer_values.ipynb #a9bf66a5
 def _constant(name):
     mp = _mp()
-    if name == "inf": raise Undecided("infinity inside a formula")
+    if name == "inf":
+        raise Undecided("infinity inside a formula")
     return {"pi": +mp.pi, "e": +mp.e, "i": mp.mpc(0, 1)}[name]
 
+
 def _binomial(n, k):
-    if not all(isinstance(v, (int, Fraction)) and v.denominator == 1 and 0 <= v <= 500 for v in (n, k)): raise Undecided("binomial")
+    if not all(
+        isinstance(v, (int, Fraction)) and v.denominator == 1 and 0 <= v <= 500 for v in (n, k)
+    ):
+        raise Undecided("binomial")
     return Fraction(math.comb(int(n), int(k)))
 
+
 def _coordinate(index, name):
-    "A fixed random fraction for a variable: the same in every run and on every machine."
+    """A fixed random fraction for a variable: the same in every run and on every machine."""
     draw = random.Random(f"{index} {name}")
-    return Fraction(draw.randint(10**5, 10**6) * (-1 if index % 2 else 1), draw.choice((99991, 100003, 300007)))
+    return Fraction(
+        draw.randint(10**5, 10**6) * (-1 if index % 2 else 1), draw.choice((99991, 100003, 300007))
+    )
 
 # %% ../nbs/02c_answer_values.ipynb #2bcb68f0
 def tree_of(
-    value:Num|Algebra, # a number or a formula
-) -> tuple: # a tree
-    "Any value that can be worked out, as a tree."
+    value: Num | Algebra,  # a number or a formula
+) -> tuple:  # a tree
+    """Any value that can be worked out, as a tree."""
     return ("num", value.value, value.approx) if isinstance(value, Num) else value.tree
 
+
 def has(
-    tree:tuple, # a formula
-    what:str, # `sym`, `approx` or a variable's name
-) -> bool: # is it somewhere in the tree?
-    "Does a tree hold a variable (`sym`), or an approximate number (`approx`)?"
-    if tree[0] == "num": return what == "approx" and tree[2]
-    if tree[0] in ("sym", "const"): return what == tree[0] or what == tree[1]
+    tree: tuple,  # a formula
+    what: str,  # `sym`, `approx` or a variable's name
+) -> bool:  # is it somewhere in the tree?
+    """Does a tree hold a variable (`sym`), or an approximate number (`approx`)?"""
+    if tree[0] == "num":
+        return what == "approx" and tree[2]
+    if tree[0] in ("sym", "const"):
+        return what == tree[0] or what == tree[1]
     return any(has(t, what) for t in tree[1:] if isinstance(t, tuple))
 
+
 def infinite_sign(
-    tree:tuple, # a formula
-) -> int: # 1, -1 or 0
-    "1 or -1 for plus or minus infinity, else 0."
-    if tree[0] == "neg": return -infinite_sign(tree[1])
+    tree: tuple,  # a formula
+) -> int:  # 1, -1 or 0
+    """1 or -1 for plus or minus infinity, else 0."""
+    if tree[0] == "neg":
+        return -infinite_sign(tree[1])
     return int(tree == ("const", "inf"))
 
 # %% ../nbs/02c_answer_values.ipynb #cc36d76c
 def same_value(
-    a, # what `evaluate` returned
-    b, # what `evaluate` returned
-    approx:bool, # did a float or a long decimal take part?
-) -> bool: # the same number?
-    "Compare two numbers: fractions exactly, 60-digit numbers in 45 digits, approximate ones within 1e-9."
-    if isinstance(a, (int, Fraction)) and isinstance(b, (int, Fraction)): return is_close(Fraction(a), Fraction(b)) if approx else a == b
+    a,  # what `evaluate` returned
+    b,  # what `evaluate` returned
+    approx: bool,  # did a float or a long decimal take part?
+) -> bool:  # the same number?
+    """Compare two numbers: fractions exactly, 60-digit numbers in 45 digits, approximate ones within 1e-9."""
+    if isinstance(a, (int, Fraction)) and isinstance(b, (int, Fraction)):
+        return is_close(Fraction(a), Fraction(b)) if approx else a == b
     mp = _mp()
     a, b = as_big(a), as_big(b)
     size = max(abs(a), abs(b))
-    if approx and size and min(abs(a), abs(b)) < mp.mpf(10)**-40: return size < mp.mpf(10)**-12
-    return abs(a - b) <= size * (mp.mpf(10)**-9 if approx else mp.mpf(10)**-AGREE)
+    if approx and size and min(abs(a), abs(b)) < mp.mpf(10) ** -40:
+        return size < mp.mpf(10) ** -12
+    return abs(a - b) <= size * (mp.mpf(10) ** -9 if approx else mp.mpf(10) ** -AGREE)
 
 # %% ../nbs/02c_answer_values.ipynb #bb378151
 POINTS = 4
 
+
 def same_formula(
-    a:tuple, # a tree
-    b:tuple, # a tree
-) -> bool: # equal wherever both are defined, as far as four points show
-    "Compare two formulas, at random exact points when they have variables."
-    if infinite_sign(a) or infinite_sign(b): return infinite_sign(a) == infinite_sign(b)
+    a: tuple,  # a tree
+    b: tuple,  # a tree
+) -> bool:  # equal wherever both are defined, as far as four points show
+    """Compare two formulas, at random exact points when they have variables."""
+    if infinite_sign(a) or infinite_sign(b):
+        return infinite_sign(a) == infinite_sign(b)
     approx = has(a, "approx") or has(b, "approx")
     if not (has(a, "sym") or has(b, "sym")):
-        try: return same_value(evaluate(a, {}), evaluate(b, {}), approx)
-        except ZeroDivisionError: raise Undecided("division by zero")
+        try:
+            return same_value(evaluate(a, {}), evaluate(b, {}), approx)
+        except ZeroDivisionError:
+            raise Undecided("division by zero")
     checked = 0
     for index in range(2 * POINTS):
         point = {"": index}
-        try: same = same_value(evaluate(a, point), evaluate(b, point), approx)
-        except (ZeroDivisionError, Undecided): continue
-        if not same: return False
-        if (checked := checked + 1) == POINTS: return True
+        try:
+            same = same_value(evaluate(a, point), evaluate(b, point), approx)
+        except (ZeroDivisionError, Undecided):
+            continue
+        if not same:
+            return False
+        if (checked := checked + 1) == POINTS:
+            return True
     raise Undecided("too few points")

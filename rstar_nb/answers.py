@@ -10,260 +10,434 @@ __all__ = ['MAX_PAIRS', 'Verdict', 'in_base_units', 'same_quantity', 'same_each'
 from fractions import Fraction
 from typing import NamedTuple
 
-from .answer_forms import (Algebra, Braces, Choice, Equation, Matrix, Num, Quantity, Seq, Several, Union, Unread, Words,
-                                   read_value, strip_paint)
-from .answer_values import Undecided, as_big, evaluate, has, infinite_sign, is_close, same_formula, tree_of
+from rstar_nb.answer_forms import (
+    Algebra,
+    Braces,
+    Choice,
+    Equation,
+    Matrix,
+    Num,
+    Quantity,
+    Seq,
+    Several,
+    Union,
+    Unread,
+    Words,
+    read_value,
+    strip_paint,
+)
+from rstar_nb.answer_values import (
+    Undecided,
+    as_big,
+    evaluate,
+    has,
+    infinite_sign,
+    is_close,
+    same_formula,
+    tree_of,
+)
 
 # %% ../nbs/02_answers.ipynb #901b649b
 class Verdict(NamedTuple):
-    "What the judge says and the rule that decided."
-    verdict: str # "equal", "different" or "undecided"
-    rule: str    # the rule's name
+    """What the judge says and the rule that decided."""
+
+    verdict: str  # "equal", "different" or "undecided"
+    rule: str  # the rule's name
 
 # %% ../nbs/02_answers.ipynb #cf131551
-_TO_BASE = {"mm": ("length", Fraction(1, 1000)), "cm": ("length", Fraction(1, 100)), "m": ("length", 1), "km": ("length", 1000),
-    "in": ("length", Fraction(254, 10000)), "ft": ("length", Fraction(3048, 10000)), "yd": ("length", Fraction(9144, 10000)),
-    "mi": ("length", Fraction(1609344, 1000)), "mg": ("mass", Fraction(1, 1000)), "g": ("mass", 1), "kg": ("mass", 1000),
-    "oz": ("pound", Fraction(1, 16)), "lb": ("pound", 1), "s": ("time", 1), "min": ("time", 60), "h": ("time", 3600), "day": ("time", 86400),
-    "week": ("time", 604800), "ml": ("volume", Fraction(1, 1000)), "l": ("volume", 1), "cent": ("money", Fraction(1, 100)), "$": ("money", 1),
-    "%": ("share", Fraction(1, 100))}
+_TO_BASE = {
+    "mm": ("length", Fraction(1, 1000)),
+    "cm": ("length", Fraction(1, 100)),
+    "m": ("length", 1),
+    "km": ("length", 1000),
+    "in": ("length", Fraction(254, 10000)),
+    "ft": ("length", Fraction(3048, 10000)),
+    "yd": ("length", Fraction(9144, 10000)),
+    "mi": ("length", Fraction(1609344, 1000)),
+    "mg": ("mass", Fraction(1, 1000)),
+    "g": ("mass", 1),
+    "kg": ("mass", 1000),
+    "oz": ("pound", Fraction(1, 16)),
+    "lb": ("pound", 1),
+    "s": ("time", 1),
+    "min": ("time", 60),
+    "h": ("time", 3600),
+    "day": ("time", 86400),
+    "week": ("time", 604800),
+    "ml": ("volume", Fraction(1, 1000)),
+    "l": ("volume", 1),
+    "cent": ("money", Fraction(1, 100)),
+    "$": ("money", 1),
+    "%": ("share", Fraction(1, 100)),
+}
+
 
 def in_base_units(
-    quantity:Quantity, # a value with a unit
-): # (dimension, the value's tree in the base unit)
-    "Convert to the base unit of its dimension; an unknown unit is its own dimension."
+    quantity: Quantity,  # a value with a unit
+):  # (dimension, the value's tree in the base unit)
+    """Convert to the base unit of its dimension; an unknown unit is its own dimension."""
     name, _, power = quantity.unit.partition("^")
     dimension, factor = _TO_BASE.get(name, (name, 1))
-    return dimension + power, ("mul", tree_of(quantity.value), ("num", Fraction(factor) ** int(power or 1), False))
+    return dimension + power, (
+        "mul",
+        tree_of(quantity.value),
+        ("num", Fraction(factor) ** int(power or 1), False),
+    )
+
 
 def same_quantity(
-    a:Quantity, # a value with a unit
-    b, # another one, or a bare value
-): # (equal?, rule)
-    "Compare with units: a missing unit is forgiven, a different one is converted or refused."
+    a: Quantity,  # a value with a unit
+    b,  # another one, or a bare value
+):  # (equal?, rule)
+    """Compare with units: a missing unit is forgiven, a different one is converted or refused."""
     if isinstance(b, Quantity):
-        if a.unit == b.unit: return same(a.value, b.value)[0], "same unit"
-        if not all(isinstance(q.value, (Num, Algebra)) for q in (a, b)): raise Undecided("units")
+        if a.unit == b.unit:
+            return same(a.value, b.value)[0], "same unit"
+        if not all(isinstance(q.value, (Num, Algebra)) for q in (a, b)):
+            raise Undecided("units")
         (dimension, x), (other, y) = in_base_units(a), in_base_units(b)
-        if dimension == other: return same_formula(x, y), "converted unit"
-        if {"unit", "unit^2", "unit^3"} & {a.unit, b.unit}: return same(a.value, b.value)[0], "unnamed unit"
+        if dimension == other:
+            return same_formula(x, y), "converted unit"
+        if {"unit", "unit^2", "unit^3"} & {a.unit, b.unit}:
+            return same(a.value, b.value)[0], "unnamed unit"
         return False, "different units"
-    if same(a.value, b)[0]: return True, "unit left out"
+    if same(a.value, b)[0]:
+        return True, "unit left out"
     if a.unit == "%" and isinstance(a.value, (Num, Algebra)) and isinstance(b, (Num, Algebra)):
         return same_formula(in_base_units(a)[1], tree_of(b)), "percent as a share"
     return False, "number beside a unit"
 
 # %% ../nbs/02_answers.ipynb #ef9da382
 def same_each(
-    xs:tuple, # typed values
-    ys:tuple, # typed values
-) -> bool: # the same, place by place?
-    "Compare in order."
-    if len(xs) != len(ys): return False
+    xs: tuple,  # typed values
+    ys: tuple,  # typed values
+) -> bool:  # the same, place by place?
+    """Compare in order."""
+    if len(xs) != len(ys):
+        return False
     return all([same(x, y)[0] for x, y in zip(xs, ys)])
 
+
 def same_bag(
-    xs:tuple, # typed values
-    ys:tuple, # typed values
-) -> bool: # the same in some order?
-    "Compare without order, each value used once."
-    if len(xs) != len(ys): return False
-    if _leaves(xs) * _leaves(ys) > MAX_PAIRS: raise Undecided("too many values")
+    xs: tuple,  # typed values
+    ys: tuple,  # typed values
+) -> bool:  # the same in some order?
+    """Compare without order, each value used once."""
+    if len(xs) != len(ys):
+        return False
+    if _leaves(xs) * _leaves(ys) > MAX_PAIRS:
+        raise Undecided("too many values")
     left = list(ys)
     for x in xs:
         k = next((k for k, y in enumerate(left) if same(x, y)[0]), None)
-        if k is None: return False
+        if k is None:
+            return False
         left.pop(k)
     return True
 
+
 MAX_PAIRS = 20_000
 
+
 def _leaves(values):
-    "How many single values are in here, at least."
-    return sum(_leaves(v.items) + 1 if isinstance(v, (Seq, Braces, Several, Union)) else 1 for v in values)
+    """How many single values are in here, at least."""
+    return sum(
+        _leaves(v.items) + 1 if isinstance(v, (Seq, Braces, Several, Union)) else 1 for v in values
+    )
+
 
 def distinct(
-    items:tuple, # typed values
-) -> tuple: # each value once
-    "Drop repeated members of a set."
-    if _leaves(items) ** 2 > MAX_PAIRS: raise Undecided("too many values")
+    items: tuple,  # typed values
+) -> tuple:  # each value once
+    """Drop repeated members of a set."""
+    if _leaves(items) ** 2 > MAX_PAIRS:
+        raise Undecided("too many values")
     kept = []
     for x in items:
-        if not any(same(x, y)[0] for y in kept): kept.append(x)
+        if not any(same(x, y)[0] for y in kept):
+            kept.append(x)
     return tuple(kept)
 
 # %% ../nbs/02_answers.ipynb #bef086a2
 def _is_interval(seq):
-    "Could this row of two be an interval, that is, do its ends ascend?"
-    if len(seq.items) != 2 or not all(isinstance(v, (Num, Algebra)) for v in seq.items): return False
+    """Could this row of two be an interval, that is, do its ends ascend?"""
+    if len(seq.items) != 2 or not all(isinstance(v, (Num, Algebra)) for v in seq.items):
+        return False
     low, high = map(tree_of, seq.items)
-    if infinite_sign(low) or infinite_sign(high): return True
-    if has(low, "sym") or has(high, "sym"): return True
-    try: a, b = as_big(evaluate(low, {})), as_big(evaluate(high, {}))
-    except (Undecided, ZeroDivisionError): return True
+    if infinite_sign(low) or infinite_sign(high):
+        return True
+    if has(low, "sym") or has(high, "sym"):
+        return True
+    try:
+        a, b = as_big(evaluate(low, {})), as_big(evaluate(high, {}))
+    except (Undecided, ZeroDivisionError):
+        return True
     return getattr(a, "real", a) < getattr(b, "real", b)
 
+
 def same_rows(
-    a:Seq, # a bracketed row
-    b:Seq, # a bracketed row
-): # (equal?, rule)
-    "Compare tuples, intervals and lists: brackets count, and order."
-    if not same_each(a.items, b.items): return False, "row by place"
-    if (a.open, a.close) == (b.open, b.close): return True, "row by place"
-    if (a.open, a.close) in (("(", "]"), ("[", ")")) or (b.open, b.close) in (("(", "]"), ("[", ")")): return False, "brackets differ"
-    if (a.typed or b.typed) and not _is_interval(a): return True, "Python row"
+    a: Seq,  # a bracketed row
+    b: Seq,  # a bracketed row
+):  # (equal?, rule)
+    """Compare tuples, intervals and lists: brackets count, and order."""
+    if not same_each(a.items, b.items):
+        return False, "row by place"
+    if (a.open, a.close) == (b.open, b.close):
+        return True, "row by place"
+    if (a.open, a.close) in (("(", "]"), ("[", ")")) or (b.open, b.close) in (
+        ("(", "]"),
+        ("[", ")"),
+    ):
+        return False, "brackets differ"
+    if (a.typed or b.typed) and not _is_interval(a):
+        return True, "Python row"
     return False, "brackets differ"
 
+
 def _rows(value):
-    "A matrix as rows; a nested or flat Python row read as one."
-    if isinstance(value, Matrix): return value.rows
-    if value.items and all(isinstance(v, Seq) for v in value.items): return tuple(v.items for v in value.items)
+    """A matrix as rows; a nested or flat Python row read as one."""
+    if isinstance(value, Matrix):
+        return value.rows
+    if value.items and all(isinstance(v, Seq) for v in value.items):
+        return tuple(v.items for v in value.items)
     return tuple((v,) for v in value.items)
 
+
 def same_matrix(
-    a, # a `Matrix`
-    b, # a `Matrix`, or a row read as one
-): # (equal?, rule)
-    "Compare matrices entry by entry; a flat row is a vector."
+    a,  # a `Matrix`
+    b,  # a `Matrix`, or a row read as one
+):  # (equal?, rule)
+    """Compare matrices entry by entry; a flat row is a vector."""
     x, y = _rows(a), _rows(b)
-    if not isinstance(b, Matrix) and len(x) == 1 and len(y) != 1: x = tuple((v,) for v in x[0])
+    if not isinstance(b, Matrix) and len(x) == 1 and len(y) != 1:
+        x = tuple((v,) for v in x[0])
     return len(x) == len(y) and all([same_each(p, q) for p, q in zip(x, y)]), "matrix by entry"
 
 # %% ../nbs/02_answers.ipynb #4edb025c
 def same_equation(
-    a:Equation, # an equation
-    b, # an equation, or a bare value
-): # (equal?, rule)
-    "Two equations agree when one side-difference is a constant times the other; `x = 5` agrees with `5`."
+    a: Equation,  # an equation
+    b,  # an equation, or a bare value
+):  # (equal?, rule)
+    """Two equations agree when one side-difference is a constant times the other; `x = 5` agrees with `5`."""
     name = _solved_for(a)
     if not isinstance(b, Equation):
-        if name is None: return False, "equation beside a value"
+        if name is None:
+            return False, "equation beside a value"
         return same(a.right, b)[0], "solved equation"
-    if name is not None and name == _solved_for(b): return same(a.right, b.right)[0], "solved equation"
+    if name is not None and name == _solved_for(b):
+        return same(a.right, b.right)[0], "solved equation"
     sides = [a.left, a.right, b.left, b.right]
-    if not all(isinstance(s, (Num, Algebra)) for s in sides): return same_each((a.left, a.right), (b.left, b.right)), "equation by side"
+    if not all(isinstance(s, (Num, Algebra)) for s in sides):
+        return same_each((a.left, a.right), (b.left, b.right)), "equation by side"
     p, q = [("sub", tree_of(e.left), tree_of(e.right)) for e in (a, b)]
     one = {"": 0}
-    try: x, y = evaluate(p, one), evaluate(q, one)
-    except ZeroDivisionError: raise Undecided("division by zero")
-    if x == 0 or y == 0: raise Undecided("identity")
-    if not (has(p, "sym") and has(q, "sym")): raise Undecided("no variable")
-    ratio = Fraction(x) / y if isinstance(x, (int, Fraction)) and isinstance(y, (int, Fraction)) else as_big(x) / as_big(y)
+    try:
+        x, y = evaluate(p, one), evaluate(q, one)
+    except ZeroDivisionError:
+        raise Undecided("division by zero")
+    if x == 0 or y == 0:
+        raise Undecided("identity")
+    if not (has(p, "sym") and has(q, "sym")):
+        raise Undecided("no variable")
+    ratio = (
+        Fraction(x) / y
+        if isinstance(x, (int, Fraction)) and isinstance(y, (int, Fraction))
+        else as_big(x) / as_big(y)
+    )
     return same_formula(p, ("mul", ("num", ratio, False), q)), "equation up to a factor"
 
+
 def _solved_for(equation):
-    "The variable on the left of `x = 5` or the `f(x)` of a formula, or None."
+    """The variable on the left of `x = 5` or the `f(x)` of a formula, or None."""
     tree = equation.left.tree if isinstance(equation.left, Algebra) else ()
-    if not tree: return None
-    if tree[0] == "sym" and not (isinstance(equation.right, Algebra) and has(equation.right.tree, tree[1])): return tree[1]
-    if tree[0] == "mul" and tree[1][0] == tree[2][0] == "sym" and tree[1][1] in "fghpPq": return tree[1][1]
+    if not tree:
+        return None
+    if tree[0] == "sym" and not (
+        isinstance(equation.right, Algebra) and has(equation.right.tree, tree[1])
+    ):
+        return tree[1]
+    if tree[0] == "mul" and tree[1][0] == tree[2][0] == "sym" and tree[1][1] in "fghpPq":
+        return tree[1][1]
     return None
 
 # %% ../nbs/02_answers.ipynb #8bf769ba
 _TRUE, _FALSE = {"true", "yes"}, {"false", "no"}
 
+
 def same_words(
-    a:Words, # a text answer
-    b, # a text answer or a formula
-): # (equal?, rule)
-    "Compare words without case; yes is true and no is false."
+    a: Words,  # a text answer
+    b,  # a text answer or a formula
+):  # (equal?, rule)
+    """Compare words without case; yes is true and no is false."""
     if isinstance(b, Words):
         x, y = (("true" if w in _TRUE else "false" if w in _FALSE else w) for w in (a.text, b.text))
         return x == y, "words"
-    if isinstance(b, Algebra) and len(a.text) <= 3: raise Undecided("letters as a product")
+    if isinstance(b, Algebra) and len(a.text) <= 3:
+        raise Undecided("letters as a product")
     return False, "words beside a number"
 
+
 def same_several(
-    a:Several, # answers without brackets
-    b, # any typed value
-): # (equal?, rule)
-    "Compare several answers in any order, unless they are equations for different variables."
-    if isinstance(b, (Several, Braces)) or isinstance(b, Seq) and (b.open, b.close) in (("(", ")"), ("[", "]")):
-        ours, theirs = ({_solved_for(v) for v in x.items if isinstance(v, Equation)} for x in (a, b))
-        if max(len(ours), len(theirs)) > 1 and not (ours and theirs): return same_each(a.items, b.items), "several by place"
-        if isinstance(b, Seq) and not b.typed and b.open == "(": return same_each(a.items, b.items), "several by place"
+    a: Several,  # answers without brackets
+    b,  # any typed value
+):  # (equal?, rule)
+    """Compare several answers in any order, unless they are equations for different variables."""
+    if (
+        isinstance(b, (Several, Braces))
+        or isinstance(b, Seq)
+        and (b.open, b.close) in (("(", ")"), ("[", "]"))
+    ):
+        ours, theirs = (
+            {_solved_for(v) for v in x.items if isinstance(v, Equation)} for x in (a, b)
+        )
+        if max(len(ours), len(theirs)) > 1 and not (ours and theirs):
+            return same_each(a.items, b.items), "several by place"
+        if isinstance(b, Seq) and not b.typed and b.open == "(":
+            return same_each(a.items, b.items), "several by place"
         return same_bag(a.items, b.items), "several in any order"
     return False, "several beside one"
 
 # %% ../nbs/02_answers.ipynb #632231cd
 def same(
-    a, # a typed value
-    b, # a typed value
-): # (equal?, rule); raises `Undecided`
-    "Choose the rule by the kinds of the two values."
+    a,  # a typed value
+    b,  # a typed value
+):  # (equal?, rule); raises `Undecided`
+    """Choose the rule by the kinds of the two values."""
     if isinstance(a, Num) and isinstance(b, Num):
-        if a.approx or b.approx: return is_close(a.value, b.value), "number within 1e-9"
+        if a.approx or b.approx:
+            return is_close(a.value, b.value), "number within 1e-9"
         return a.value == b.value, "exact number"
     if isinstance(a, Unread) or isinstance(b, Unread):
-        if type(a) is type(b) and a.text == b.text: return True, "same text"
+        if type(a) is type(b) and a.text == b.text:
+            return True, "same text"
         raise Undecided("not read")
     for kind, rule in _RULES:
-        if isinstance(a, kind): return rule(a, b)
-        if isinstance(b, kind): return rule(b, a)
+        if isinstance(a, kind):
+            return rule(a, b)
+        if isinstance(b, kind):
+            return rule(b, a)
     return same_formula(tree_of(a), tree_of(b)), "formula"
 
+
 def _unless(kinds, rule, name):
-    "Apply `rule` when the other value is one of `kinds`, else different."
+    """Apply `rule` when the other value is one of `kinds`, else different."""
     return lambda a, b: rule(a, b) if isinstance(b, kinds) else (False, name)
 
+
 _RULES = [
-    (Choice, _unless(Choice, lambda a, b: (a.letter == b.letter, "choice"), "choice beside a value")),
-    (Equation, same_equation), (Quantity, same_quantity), (Words, same_words), (Several, same_several),
+    (
+        Choice,
+        _unless(Choice, lambda a, b: (a.letter == b.letter, "choice"), "choice beside a value"),
+    ),
+    (Equation, same_equation),
+    (Quantity, same_quantity),
+    (Words, same_words),
+    (Several, same_several),
     (Matrix, _unless((Matrix, Seq), same_matrix, "matrix beside a value")),
-    (Union, _unless(Union, lambda a, b: (same_bag(a.items, b.items), "union"), "union beside a value")),
-    (Braces, _unless(Braces, lambda a, b: (same_bag(distinct(a.items), distinct(b.items)), "set"), "set beside a value")),
-    (Seq, _unless(Seq, same_rows, "row beside a value"))]
+    (
+        Union,
+        _unless(Union, lambda a, b: (same_bag(a.items, b.items), "union"), "union beside a value"),
+    ),
+    (
+        Braces,
+        _unless(
+            Braces,
+            lambda a, b: (same_bag(distinct(a.items), distinct(b.items)), "set"),
+            "set beside a value",
+        ),
+    ),
+    (Seq, _unless(Seq, same_rows, "row beside a value")),
+]
 
 # %% ../nbs/02_answers.ipynb #6f10145f
 def compare(
-    given, # what a program returned
-    reference, # what the data set holds
-) -> Verdict: # equal, different or undecided, and the rule
-    "Compare two answers exactly, without running either; never raises."
-    if type(given) is int and type(reference) is int: return _EQUAL_INT if given == reference else _DIFFERENT_INT
+    given,  # what a program returned
+    reference,  # what the data set holds
+) -> Verdict:  # equal, different or undecided, and the rule
+    """Compare two answers exactly, without running either; never raises."""
+    if type(given) is int and type(reference) is int:
+        return _EQUAL_INT if given == reference else _DIFFERENT_INT
     try:
         a, b = read_value(given), read_value(reference)
         for value in (a, b):
-            if isinstance(value, Unread) and not value.text: return Verdict("different", "no answer")
+            if isinstance(value, Unread) and not value.text:
+                return Verdict("different", "no answer")
         equal, rule = same(a, b)
         return Verdict("equal" if equal else "different", rule)
-    except Undecided as reason: return _same_text(given, reference) or Verdict("undecided", str(reason))
-    except Exception as e: return Verdict("undecided", type(e).__name__)
+    except Undecided as reason:
+        return _same_text(given, reference) or Verdict("undecided", str(reason))
+    except Exception as e:
+        return Verdict("undecided", type(e).__name__)
+
 
 def _same_text(given, reference):
-    "Two texts that look the same are the same, even where nobody can work them out."
-    if isinstance(given, str) and isinstance(reference, str) and strip_paint(given) == strip_paint(reference): return Verdict("equal", "same text")
+    """Two texts that look the same are the same, even where nobody can work them out."""
+    if (
+        isinstance(given, str)
+        and isinstance(reference, str)
+        and strip_paint(given) == strip_paint(reference)
+    ):
+        return Verdict("equal", "same text")
+
 
 _EQUAL_INT, _DIFFERENT_INT = Verdict("equal", "exact number"), Verdict("different", "exact number")
 
 # %% ../nbs/02_answers.ipynb #0ab98f31
 def as_text(
-    value, # an answer
-) -> str: # the answer written down, for the second opinion
-    "Write plain data as text."
-    if isinstance(value, str): return str.__str__(value)
-    if type(value) is dict: return _tagged_text(value)
-    if isinstance(value, (list, tuple)): return ("[%s]" if type(value) is list else "(%s)") % ", ".join(map(as_text, value))
-    if isinstance(value, (set, frozenset)): return r"\{%s\}" % ", ".join(sorted(map(as_text, value)))
-    if type(value) is complex: return f"{value.real!r}{'+' if value.imag >= 0 else ''}{value.imag!r}i"
-    return str(value) if type(value) in (int, float, bool, Fraction) or type(value).__name__ == "Decimal" else ""
+    value,  # an answer
+) -> str:  # the answer written down, for the second opinion
+    """Write plain data as text."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if type(value) is dict:
+        return _tagged_text(value)
+    if isinstance(value, (list, tuple)):
+        return ("[%s]" if type(value) is list else "(%s)") % ", ".join(map(as_text, value))
+    if isinstance(value, (set, frozenset)):
+        return r"\{%s\}" % ", ".join(sorted(map(as_text, value)))
+    if type(value) is complex:
+        return f"{value.real!r}{'+' if value.imag >= 0 else ''}{value.imag!r}i"
+    return (
+        str(value)
+        if type(value) in (int, float, bool, Fraction) or type(value).__name__ == "Decimal"
+        else ""
+    )
+
 
 def _tagged_text(value):
-    "The executor's tagged values as text; \"\" for what has no common notation."
+    """The executor\'s tagged values as text; "" for what has no common notation."""
     kind, items = value.get("type"), value.get("items")
-    if kind == "complex": return as_text(complex(*(float(value[k]["text"] if type(value[k]) is dict else value[k]) for k in ("real", "imag"))))
-    if kind in ("tuple", "set") and isinstance(items, list): return ("(%s)" if kind == "tuple" else r"\{%s\}") % ", ".join(map(as_text, items))
-    return as_text(items if kind == "ndarray" else value.get("text") or "") if kind != "dict" else ""
+    if kind == "complex":
+        return as_text(
+            complex(
+                *(
+                    float(value[k]["text"] if type(value[k]) is dict else value[k])
+                    for k in ("real", "imag")
+                )
+            )
+        )
+    if kind in ("tuple", "set") and isinstance(items, list):
+        return ("(%s)" if kind == "tuple" else r"\{%s\}") % ", ".join(map(as_text, items))
+    return (
+        as_text(items if kind == "ndarray" else value.get("text") or "") if kind != "dict" else ""
+    )
 
 # %% ../nbs/02_answers.ipynb #d4b6d19c
 def is_equivalent(
-    given, # what a program returned
-    reference, # what the data set holds; one that can be called grades by itself
-) -> bool: # the same answer?
-    "Are these the same answer? Strict; `math-verify` in the sandbox decides what our rules do not."
-    if callable(reference): return bool(reference(given))
+    given,  # what a program returned
+    reference,  # what the data set holds; one that can be called grades by itself
+) -> bool:  # the same answer?
+    """Are these the same answer? Strict; `math-verify` in the sandbox decides what our rules do not."""
+    if callable(reference):
+        return bool(reference(given))
     verdict = compare(given, reference).verdict
-    if verdict != "undecided": return verdict == "equal"
-    from rstar_nb.second_opinion import second_opinion               # late: whoever is never in doubt needs no sandbox
-    try: return second_opinion(as_text(given), as_text(reference))
-    except Exception: return False
+    if verdict != "undecided":
+        return verdict == "equal"
+    from rstar_nb.second_opinion import (
+        second_opinion,
+    )  # late: whoever is never in doubt needs no sandbox
+
+    try:
+        return second_opinion(as_text(given), as_text(reference))
+    except Exception:
+        return False

@@ -7,34 +7,62 @@ __all__ = ['app', 'fail', 'last_json', 'evolve', 'settings', 'tree', 'report', '
            'export_models', 'ablate', 'kinds', 'plan', 'doctor', 'main']
 
 # %% ../nbs/15_command_line.ipynb #424c937a
-import json, sys
+import json
+import sys
 from pathlib import Path
-from typing import List, Optional
+
 import typer
 
-app = typer.Typer(help="rStar-Math that a person can step through.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="rStar-Math that a person can step through.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
 
 def fail(message):
-    "One clear line on stderr, and a non-zero exit."
+    """One clear line on stderr, and a non-zero exit."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)
 
+
 def last_json(data):
-    "The result for other programs: one JSON object, the last line on stdout."
+    """The result for other programs: one JSON object, the last line on stdout."""
     typer.echo(json.dumps(data))
 
 # %% ../nbs/15_command_line.ipynb #341421ff
 @app.command()
-def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
-           preset: Optional[str] = typer.Option(None, "--preset", help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a folder (default: tiny, trained from nothing)."),
-           seed: Optional[int] = typer.Option(None, "--seed", help="Everything random follows from it (default 0)."),
-           rounds: Optional[int] = typer.Option(None, "--rounds", help="Rounds of self-evolution (default 4)."),
-           resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
-           set: List[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="Any other setting; repeat for more. `rstar settings` lists them."),
-           allow_weak_sandbox: bool = typer.Option(False, "--allow-weak-sandbox", help="Run model-written code even where the sandbox protects less than its minimum."),
-           quiet: bool = typer.Option(False, "--quiet", help="No progress bars.")):
-    "Four rounds of search, verification and training, from a weak base to a better model."
+def evolve(
+    out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
+    preset: str | None = typer.Option(
+        None,
+        "--preset",
+        help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a folder (default: tiny, trained from nothing).",
+    ),
+    seed: int | None = typer.Option(
+        None, "--seed", help="Everything random follows from it (default 0)."
+    ),
+    rounds: int | None = typer.Option(
+        None, "--rounds", help="Rounds of self-evolution (default 4)."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
+    set: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other setting; repeat for more. `rstar settings` lists them.",
+    ),
+    allow_weak_sandbox: bool = typer.Option(
+        False,
+        "--allow-weak-sandbox",
+        help="Run model-written code even where the sandbox protects less than its minimum.",
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bars."),
+):
+    """Four rounds of search, verification and training, from a weak base to a better model."""
     from dataclasses import asdict
+
     from rstar_nb.evolve import evolve, load_settings
     from rstar_nb.models import preset as find_preset
     from rstar_nb.pretrained import models_for, preset_of
@@ -42,19 +70,28 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
     from rstar_nb.report import write_report
     from rstar_nb.settings import Settings, parse_settings
     from rstar_nb.store import StoreError
+
     values, begun = parse_settings(set), (out / "config.json").exists()
     values.update({k: v for k, v in dict(seed=seed, rounds=rounds).items() if v is not None})
-    if allow_weak_sandbox: values["allow_weak_sandbox"] = True
+    if allow_weak_sandbox:
+        values["allow_weak_sandbox"] = True
     if resume and begun:
         given, preset = preset, preset_of(out)
-        if given not in (None, preset): raise StoreError(f"{out} was started with --preset {preset}; leave --preset out or choose another --out")
+        if given not in (None, preset):
+            raise StoreError(
+                f"{out} was started with --preset {preset}; leave --preset out or choose another --out"
+            )
         values = {**asdict(load_settings(out)), **values}
-    else: values = {**find_preset(preset or "tiny").settings, **values}
+    else:
+        values = {**find_preset(preset or "tiny").settings, **values}
     settings = Settings(**values)
     # What is wrong with the folder or the problems is said before weights are looked for.
-    if resume: load_settings(out, settings)
-    elif begun: raise StoreError(f"{out} holds a run already; go on with --resume or choose another --out")
-    for path in filter(None, (settings.problem_file, settings.test_file)): load_problems(path)
+    if resume:
+        load_settings(out, settings)
+    elif begun:
+        raise StoreError(f"{out} holds a run already; go on with --resume or choose another --out")
+    for path in filter(None, (settings.problem_file, settings.test_file)):
+        load_problems(path)
     metrics = evolve(out, settings, resume=resume, quiet=quiet, models=models_for(preset or "tiny"))
     report = write_report(out)
     typer.echo(f"report: {report}", err=True)
@@ -63,72 +100,164 @@ def evolve(out: Path = typer.Option("runs/default", "--out", help="Folder of the
 # %% ../nbs/15_command_line.ipynb #e788c106
 @app.command()
 def settings():
-    "Every setting of `rstar evolve` with its default."
-    import dataclasses, inspect
+    """Every setting of `rstar evolve` with its default."""
+    import dataclasses
+    import inspect
+
     from rstar_nb.settings import Settings
-    comments = {line.split(":")[0].strip(): line.split("#", 1)[1].strip() for line in inspect.getsource(Settings).splitlines() if ": " in line and "#" in line}
+
+    comments = {
+        line.split(":")[0].strip(): line.split("#", 1)[1].strip()
+        for line in inspect.getsource(Settings).splitlines()
+        if ": " in line and "#" in line
+    }
     for f in dataclasses.fields(Settings):
         default = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
         typer.echo(f"{f'{f.name}={default}':<26} {comments.get(f.name, '')}")
 
 # %% ../nbs/15_command_line.ipynb #b098f808
 @app.command()
-def tree(run: Path, problem: str = typer.Option(..., "--problem", help="Id of the problem."),
-         round: Optional[int] = typer.Option(None, "--round", help="Round that searched it (default: the newest)."),
-         html: Optional[Path] = typer.Option(None, "--html", help="Write the interactive tree to this file.")):
-    "A problem's search tree, as text or as one self-contained page with its preference pairs and selected solutions."
+def tree(
+    run: Path,
+    problem: str = typer.Option(..., "--problem", help="Id of the problem."),
+    round: int | None = typer.Option(
+        None, "--round", help="Round that searched it (default: the newest)."
+    ),
+    html: Path | None = typer.Option(
+        None, "--html", help="Write the interactive tree to this file."
+    ),
+):
+    """A problem's search tree, as text or as one self-contained page with its preference pairs and selected solutions."""
     from rstar_nb.report import find_tree, learned_from, write_tree_page
     from rstar_nb.viz import best_end, path_to, tree_text
+
     found, where = find_tree(run, problem, round)
-    if html is None: typer.echo(f"{where.name}\n{tree_text(found, path_to(found, best_end(found)) if best_end(found) else None)}")
-    else: typer.echo(f"wrote {write_tree_page(found, html, *learned_from(where, [problem])[problem])}", err=True)
+    if html is None:
+        typer.echo(
+            f"{where.name}\n{tree_text(found, path_to(found, best_end(found)) if best_end(found) else None)}"
+        )
+    else:
+        typer.echo(
+            f"wrote {write_tree_page(found, html, *learned_from(where, [problem])[problem])}",
+            err=True,
+        )
+
 
 @app.command()
 def report(run: Path):
-    "Write report.html for a run."
+    """Write report.html for a run."""
     from rstar_nb.report import write_report
-    if not (run / "metrics.jsonl").exists(): raise FileNotFoundError(f"{run}: no metrics.jsonl there; give the folder that `rstar evolve --out` wrote")
+
+    if not (run / "metrics.jsonl").exists():
+        raise FileNotFoundError(
+            f"{run}: no metrics.jsonl there; give the folder that `rstar evolve --out` wrote"
+        )
     typer.echo(str(write_report(run)))
 
 # %% ../nbs/15_command_line.ipynb #e8f66c0d
-def numbers(text:str, what:str) -> list:
-    "'125,500' as [125, 500]. Raises ValueError."
-    try: return [int(t) for t in text.split(",")]
-    except ValueError: raise ValueError(f"{what} {text!r} is not a list of whole numbers such as 125,500") from None
+def numbers(text: str, what: str) -> list:
+    """'125,500' as [125, 500]. Raises ValueError."""
+    try:
+        return [int(t) for t in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{what} {text!r} is not a list of whole numbers such as 125,500"
+        ) from None
 
-def run_executor(run, allow_weak:bool=False):
-    "An executor with the settings of a run."
+
+def run_executor(run, allow_weak: bool = False):
+    """An executor with the settings of a run."""
     from rstar_nb.executor import Executor
-    settings = json.loads((Path(run) / "config.json").read_text())["settings"] if (Path(run) / "config.json").exists() else {}
-    return Executor(workers=settings.get("workers", 2), preload=settings.get("preload", "").split(), timeout=settings.get("timeout", 2.0), allow_weak=allow_weak or settings.get("allow_weak_sandbox", False))
+
+    settings = (
+        json.loads((Path(run) / "config.json").read_text())["settings"]
+        if (Path(run) / "config.json").exists()
+        else {}
+    )
+    return Executor(
+        workers=settings.get("workers", 2),
+        preload=settings.get("preload", "").split(),
+        timeout=settings.get("timeout", 2.0),
+        allow_weak=allow_weak or settings.get("allow_weak_sandbox", False),
+    )
+
 
 @app.command("eval")
-def evaluate(run: Path, problems: Optional[Path] = typer.Option(None, "--problems", help="JSONL of problems; default: the run's held-out ones."),
-             strategy: str = typer.Option("greedy,majority,best_of_n,beam,mcts", "--strategy", help="Names, separated by commas; the first is what the others are compared with."),
-             budget: str = typer.Option("500", "--budget", help="Tokens the policy may write per problem; several, separated by commas, make a curve."),
-             round: Optional[str] = typer.Option(None, "--round", help="Rounds, separated by commas (default: the last finished one)."),
-             ppm_round: Optional[int] = typer.Option(None, "--ppm-round", help="Take the PPM of this round."),
-             orm: Optional[Path] = typer.Option(None, "--orm", help="Folder of an ORM, from `rstar kinds`."),
-             n: Optional[int] = typer.Option(None, "--n", help="Only the first N problems."),
-             out: Optional[Path] = typer.Option(None, "--out", help="Folder of the record (default: in the run)."),
-             seed: int = typer.Option(0, "--seed"), candidates: int = typer.Option(4, "--candidates", help="Steps proposed per expansion."),
-             allow_weak_sandbox: bool = typer.Option(False, "--allow-weak-sandbox", help="Run model-written code even where the sandbox protects less than its minimum."),
-             quiet: bool = typer.Option(False, "--quiet", help="No progress bar.")):
-    "Accuracy of strategies at equal tokens, with intervals and paired comparisons."
+def evaluate(
+    run: Path,
+    problems: Path | None = typer.Option(
+        None, "--problems", help="JSONL of problems; default: the run's held-out ones."
+    ),
+    strategy: str = typer.Option(
+        "greedy,majority,best_of_n,beam,mcts",
+        "--strategy",
+        help="Names, separated by commas; the first is what the others are compared with.",
+    ),
+    budget: str = typer.Option(
+        "500",
+        "--budget",
+        help="Tokens the policy may write per problem; several, separated by commas, make a curve.",
+    ),
+    round: str | None = typer.Option(
+        None, "--round", help="Rounds, separated by commas (default: the last finished one)."
+    ),
+    ppm_round: int | None = typer.Option(None, "--ppm-round", help="Take the PPM of this round."),
+    orm: Path | None = typer.Option(None, "--orm", help="Folder of an ORM, from `rstar kinds`."),
+    n: int | None = typer.Option(None, "--n", help="Only the first N problems."),
+    out: Path | None = typer.Option(
+        None, "--out", help="Folder of the record (default: in the run)."
+    ),
+    seed: int = typer.Option(0, "--seed"),
+    candidates: int = typer.Option(4, "--candidates", help="Steps proposed per expansion."),
+    allow_weak_sandbox: bool = typer.Option(
+        False,
+        "--allow-weak-sandbox",
+        help="Run model-written code even where the sandbox protects less than its minimum.",
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bar."),
+):
+    """Accuracy of strategies at equal tokens, with intervals and paired comparisons."""
     from rich.console import Console
     from rich.progress import Progress
+
     from rstar_nb.evolve import load_settings, test_problems
     from rstar_nb.inference import find_strategy
     from rstar_nb.measurement import evaluate_run, finished_round, plot_curves
     from rstar_nb.pretrained import models_for, preset_of
     from rstar_nb.problems import load_problems
-    names, budgets, rounds = [find_strategy(s).name for s in strategy.split(",")], numbers(budget, "--budget"), numbers(round, "--round") if round else [None]
-    for k in rounds: finished_round(run, k, ppm_round)  # says what is wrong with the folder before anything is loaded
+
+    names, budgets, rounds = (
+        [find_strategy(s).name for s in strategy.split(",")],
+        numbers(budget, "--budget"),
+        numbers(round, "--round") if round else [None],
+    )
+    for k in rounds:
+        finished_round(
+            run, k, ppm_round
+        )  # says what is wrong with the folder before anything is loaded
     chosen = (load_problems(problems) if problems else test_problems(load_settings(run)))[:n]
     models = models_for(preset_of(run))
-    with run_executor(run, allow_weak_sandbox) as executor, Progress(console=Console(stderr=True), disable=quiet) as bar:
+    with (
+        run_executor(run, allow_weak_sandbox) as executor,
+        Progress(console=Console(stderr=True), disable=quiet) as bar,
+    ):
         task = bar.add_task("answers", total=len(chosen) * len(names) * len(budgets) * len(rounds))
-        result = evaluate_run(run, chosen, names, budgets, executor, out, rounds, ppm_round, orm, seed, candidates, on_rows=lambda k: bar.advance(task, k), say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True), models=models)
+        result = evaluate_run(
+            run,
+            chosen,
+            names,
+            budgets,
+            executor,
+            out,
+            rounds,
+            ppm_round,
+            orm,
+            seed,
+            candidates,
+            on_rows=lambda k: bar.advance(task, k),
+            say=lambda text: bar.console.print(text, highlight=False, markup=False, soft_wrap=True),
+            models=models,
+        )
     if len(budgets) > 1:
         picture = Path(result["rounds"][0]["folder"]).parent / "curves.png"
         plot_curves({f"round {r['round']}": r["results"] for r in result["rounds"]}).save(picture)
@@ -137,78 +266,188 @@ def evaluate(run: Path, problems: Optional[Path] = typer.Option(None, "--problem
 
 # %% ../nbs/15_command_line.ipynb #edd6da96
 @app.command()
-def solve(question: str, run: Path = typer.Option("runs/default", "--run", help="Folder of a run."),
-          strategy: str = typer.Option("mcts", "--strategy", help="How to spend the tokens."), budget: int = typer.Option(500, "--budget", help="Tokens the policy may write."),
-          round: Optional[int] = typer.Option(None, "--round", help="Round (default: the last finished one)."),
-          candidates: int = typer.Option(4, "--candidates", help="Steps proposed per expansion."), seed: int = typer.Option(0, "--seed"),
-          html: Optional[Path] = typer.Option(None, "--html", help="Write the interactive tree to this file.")):
-    "Answer a question: shows the search, the program, and the answer."
+def solve(
+    question: str,
+    run: Path = typer.Option("runs/default", "--run", help="Folder of a run."),
+    strategy: str = typer.Option("mcts", "--strategy", help="How to spend the tokens."),
+    budget: int = typer.Option(500, "--budget", help="Tokens the policy may write."),
+    round: int | None = typer.Option(
+        None, "--round", help="Round (default: the last finished one)."
+    ),
+    candidates: int = typer.Option(4, "--candidates", help="Steps proposed per expansion."),
+    seed: int = typer.Option(0, "--seed"),
+    html: Path | None = typer.Option(
+        None, "--html", help="Write the interactive tree to this file."
+    ),
+):
+    """Answer a question: shows the search, the program, and the answer."""
     from rstar_nb.inference import think
     from rstar_nb.measurement import finished_round, load_round
     from rstar_nb.pretrained import models_for, preset_of
     from rstar_nb.report import write_tree_page
     from rstar_nb.search import answer_key
     from rstar_nb.viz import tree_text
+
     finished_round(run, round)
     round, policy, ppm = load_round(run, round, models=models_for(preset_of(run)))
-    with run_executor(run) as executor: (thought,) = think(strategy, [("question", question)], policy, executor, budget, ppm, seed=seed, candidates=candidates)
+    with run_executor(run) as executor:
+        (thought,) = think(
+            strategy,
+            [("question", question)],
+            policy,
+            executor,
+            budget,
+            ppm,
+            seed=seed,
+            candidates=candidates,
+        )
     chosen = thought.chosen
-    for tree in thought.trees: typer.echo(tree_text(tree) + "\n", err=True)
-    if html is not None and not thought.trees: raise ValueError(f"{strategy} grows no tree to write to {html}; choose beam or mcts")
-    if html is not None: typer.echo(f"wrote {write_tree_page(thought.trees[0], html)}", err=True)
-    typer.echo("\n\n".join(chosen.steps) if chosen else "no program ran to an answer; give it more tokens with --budget", err=True)
-    same = [p for p in thought.programs if chosen and answer_key(p.answer) == answer_key(chosen.answer)]
-    last_json(dict(answer=chosen.answer if chosen else None, votes=len(same), programs=len(thought.programs), strategy=strategy, round=round, tokens=thought.tokens.generated, tokens_in_all=thought.tokens.total))
+    for tree in thought.trees:
+        typer.echo(tree_text(tree) + "\n", err=True)
+    if html is not None and not thought.trees:
+        raise ValueError(f"{strategy} grows no tree to write to {html}; choose beam or mcts")
+    if html is not None:
+        typer.echo(f"wrote {write_tree_page(thought.trees[0], html)}", err=True)
+    typer.echo(
+        "\n\n".join(chosen.steps)
+        if chosen
+        else "no program ran to an answer; give it more tokens with --budget",
+        err=True,
+    )
+    same = [
+        p for p in thought.programs if chosen and answer_key(p.answer) == answer_key(chosen.answer)
+    ]
+    last_json(
+        dict(
+            answer=chosen.answer if chosen else None,
+            votes=len(same),
+            programs=len(thought.programs),
+            strategy=strategy,
+            round=round,
+            tokens=thought.tokens.generated,
+            tokens_in_all=thought.tokens.total,
+        )
+    )
 
 # %% ../nbs/15_command_line.ipynb #6185564e
 @app.command("export")
-def export_models(run: Path, out: Path, merge: bool = typer.Option(False, "--merge", help="Also write base and policy adapter as one plain model.")):
-    "Write the last round's models and a model card to a folder that plain transformers and peft load."
+def export_models(
+    run: Path,
+    out: Path,
+    merge: bool = typer.Option(
+        False, "--merge", help="Also write base and policy adapter as one plain model."
+    ),
+):
+    """Write the last round's models and a model card to a folder that plain transformers and peft load."""
     from rstar_nb.models import find_weights, preset
     from rstar_nb.pretrained import preset_of, take_away
+
     name = preset_of(run)
-    if merge and name == "tiny": raise ValueError(f"{run} holds whole models, not adapters; leave --merge out")
+    if merge and name == "tiny":
+        raise ValueError(f"{run} holds whole models, not adapters; leave --merge out")
     written = take_away(run, out, merge, find_weights(preset(name)) if merge else None)
-    last_json(dict(out=str(written), card=str(written / "README.md"), merged=str(written / "merged") if merge else None))
+    last_json(
+        dict(
+            out=str(written),
+            card=str(written / "README.md"),
+            merged=str(written / "merged") if merge else None,
+        )
+    )
 
 # %% ../nbs/15_command_line.ipynb #569c5694
 @app.command()
-def ablate(out: Path = typer.Option("runs/ablations", "--out", help="Folder of the arms' runs."), arms: Optional[str] = typer.Option(None, "--arms", help="Names, separated by commas (default: all)."),
-           seeds: str = typer.Option("0,1", "--seeds"), set: List[str] = typer.Option([], "--set", metavar="NAME=VALUE", help="A setting for all arms; repeat for more."),
-           quiet: bool = typer.Option(False, "--quiet", help="No progress bars.")):
-    "The loop with one thing changed at a time, each arm a full run."
+def ablate(
+    out: Path = typer.Option("runs/ablations", "--out", help="Folder of the arms' runs."),
+    arms: str | None = typer.Option(
+        None, "--arms", help="Names, separated by commas (default: all)."
+    ),
+    seeds: str = typer.Option("0,1", "--seeds"),
+    set: list[str] = typer.Option(
+        [], "--set", metavar="NAME=VALUE", help="A setting for all arms; repeat for more."
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="No progress bars."),
+):
+    """The loop with one thing changed at a time, each arm a full run."""
     from rstar_nb.ablations import arm_text, plot_arms, run_arms
     from rstar_nb.settings import Settings, parse_settings
-    rows = run_arms(out, arms.split(",") if arms else None, numbers(seeds, "--seeds"), Settings(**parse_settings(set)), quiet, say=lambda text: typer.echo(text, err=True))
+
+    rows = run_arms(
+        out,
+        arms.split(",") if arms else None,
+        numbers(seeds, "--seeds"),
+        Settings(**parse_settings(set)),
+        quiet,
+        say=lambda text: typer.echo(text, err=True),
+    )
     typer.echo(arm_text(rows), err=True)
     plot_arms(rows).save(out / "arms.png")
     last_json(dict(out=str(out), picture=str(out / "arms.png"), arms=rows))
 
+
 @app.command()
-def kinds(run: Path, problems: Optional[Path] = typer.Option(None, "--problems", help="JSONL of problems; default: the run's held-out ones."),
-          budget: str = typer.Option("500", "--budget", help="Tokens the policy may write per problem."), round: Optional[int] = typer.Option(None, "--round", help="Round (default: the last finished one)."),
-          n: Optional[int] = typer.Option(None, "--n", help="Only the first N problems."), seed: int = typer.Option(0, "--seed"), out: Optional[Path] = typer.Option(None, "--out", help="Folder of the models and rows (default: in the run).")):
-    "ORM, PQM and PPM trained on the same trees: pair accuracy, best-of-N, search."
+def kinds(
+    run: Path,
+    problems: Path | None = typer.Option(
+        None, "--problems", help="JSONL of problems; default: the run's held-out ones."
+    ),
+    budget: str = typer.Option("500", "--budget", help="Tokens the policy may write per problem."),
+    round: int | None = typer.Option(
+        None, "--round", help="Round (default: the last finished one)."
+    ),
+    n: int | None = typer.Option(None, "--n", help="Only the first N problems."),
+    seed: int = typer.Option(0, "--seed"),
+    out: Path | None = typer.Option(
+        None, "--out", help="Folder of the models and rows (default: in the run)."
+    ),
+):
+    """ORM, PQM and PPM trained on the same trees: pair accuracy, best-of-N, search."""
     from rstar_nb.evolve import load_settings, test_problems
     from rstar_nb.measurement import comparisons_text, finished_round, table_text
     from rstar_nb.pretrained import preset_of
     from rstar_nb.prm_kinds import measure_kinds
     from rstar_nb.problems import load_problems
+
     finished_round(run, round)
-    if preset_of(run) != "tiny": raise ValueError(f"{run} was started with --preset {preset_of(run)}; the comparison of reward models is for the tiny model")
+    if preset_of(run) != "tiny":
+        raise ValueError(
+            f"{run} was started with --preset {preset_of(run)}; the comparison of reward models is for the tiny model"
+        )
     chosen = (load_problems(problems) if problems else test_problems(load_settings(run)))[:n]
-    with run_executor(run) as executor: result = measure_kinds(run, out or run / "kinds", chosen, executor, round, numbers(budget, "--budget"), seed, say=lambda text: typer.echo(text, err=True))
-    typer.echo("\n".join(f"{r['model']} on {r['pairs']} pairs: {r['right']} of {r['n']} right" for r in result["pairs"]) + f"\n{table_text(result['accuracy'])}\n{comparisons_text(result['comparisons'])}", err=True)
+    with run_executor(run) as executor:
+        result = measure_kinds(
+            run,
+            out or run / "kinds",
+            chosen,
+            executor,
+            round,
+            numbers(budget, "--budget"),
+            seed,
+            say=lambda text: typer.echo(text, err=True),
+        )
+    typer.echo(
+        "\n".join(
+            f"{r['model']} on {r['pairs']} pairs: {r['right']} of {r['n']} right"
+            for r in result["pairs"]
+        )
+        + f"\n{table_text(result['accuracy'])}\n{comparisons_text(result['comparisons'])}",
+        err=True,
+    )
     last_json(result)
 
 # %% ../nbs/15_command_line.ipynb #3333ab5a
 @app.command()
-def plan(model: str = typer.Option("qwen2.5-math-7b", "--model", help="A preset, hub id or folder."),
-         gpu_memory: Optional[float] = typer.Option(None, "--gpu-memory", help="GB of one GPU; default: a table over 8 to 80."),
-         problems: int = typer.Option(1000, "--problems", help="Training problems a round."),
-         rollouts: float = typer.Option(12, "--rollouts", help="Rollouts per problem."), candidates: int = typer.Option(8, "--candidates", help="Steps proposed per expansion.")):
-    "What a round needs on a GPU: memory and hours, as a table."
+def plan(
+    model: str = typer.Option("qwen2.5-math-7b", "--model", help="A preset, hub id or folder."),
+    gpu_memory: float | None = typer.Option(
+        None, "--gpu-memory", help="GB of one GPU; default: a table over 8 to 80."
+    ),
+    problems: int = typer.Option(1000, "--problems", help="Training problems a round."),
+    rollouts: float = typer.Option(12, "--rollouts", help="Rollouts per problem."),
+    candidates: int = typer.Option(8, "--candidates", help="Steps proposed per expansion."),
+):
+    """What a round needs on a GPU: memory and hours, as a table."""
     from rstar_nb.plan import Work, plan, plan_text
+
     work = Work(problems=problems, rollouts=rollouts, candidates=candidates)
     typer.echo(plan_text(model, work, gpu_memory), err=True)
     last_json(plan(model, work, gpu_memory))
@@ -216,23 +455,36 @@ def plan(model: str = typer.Option("qwen2.5-math-7b", "--model", help="A preset,
 # %% ../nbs/15_command_line.ipynb #7cd6c3be
 @app.command()
 def doctor():
-    "What this machine can do: sandbox, processor, versions, and what is missing."
+    """What this machine can do: sandbox, processor, versions, and what is missing."""
     import torch
+
     from rstar_nb.executor import Executor
     from rstar_nb.store import machine
-    for name, value in machine().items(): typer.echo(f"{name:<14} {value}")
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; the tiny model needs none, 7B models do"
+
+    for name, value in machine().items():
+        typer.echo(f"{name:<14} {value}")
+    gpu = (
+        torch.cuda.get_device_name(0)
+        if torch.cuda.is_available()
+        else "none; the tiny model needs none, 7B models do"
+    )
     typer.echo(f"{'GPU':<14} {gpu}")
-    with Executor(workers=1, preload=(), allow_weak=True) as executor: typer.echo(str(executor.isolation))
+    with Executor(workers=1, preload=(), allow_weak=True) as executor:
+        typer.echo(str(executor.isolation))
 
 # %% ../nbs/15_command_line.ipynb #4c7b9b3c
 def main():
-    "Entry point of `rstar`."
-    try: app()
+    """Entry point of `rstar`."""
+    try:
+        app()
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here (rstar evolve: with --resume)", err=True)
+        typer.echo(
+            "interrupted; the same command goes on from here (rstar evolve: with --resume)",
+            err=True,
+        )
         sys.exit(130)
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
-        if "--debug" in sys.argv: raise
+        if "--debug" in sys.argv:
+            raise
         typer.echo(f"error: {e}", err=True)
         sys.exit(1)

@@ -7,36 +7,44 @@ __all__ = ['discordant', 'mcnemar', 'paired_bootstrap', 'holm', 'compare_with_fi
 
 # %% ../nbs/11a_compare.ipynb #53c682c5
 import math
+
 import numpy as np
 
 # %% ../nbs/11a_compare.ipynb #8ef63297
 def discordant(a, b) -> tuple:
-    "(only a right, only b right) of two sequences of outcomes for the same questions."
+    """(only a right, only b right) of two sequences of outcomes for the same questions."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape or a.ndim != 1: raise ValueError(f"outcomes of {a.size} and {b.size} questions cannot be paired; give both for the same questions, in the same order")
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(
+            f"outcomes of {a.size} and {b.size} questions cannot be paired; give both for the same questions, in the same order"
+        )
     return int((a & ~b).sum()), int((b & ~a).sum())
 
+
 def mcnemar(a, b) -> float:
-    "p-value of McNemar's exact test, two-sided: the chance of so lopsided a split if neither were better."
+    """p-value of McNemar's exact test, two-sided: the chance of so lopsided a split if neither were better."""
     only_a, only_b = discordant(a, b)
     n, k = only_a + only_b, min(only_a, only_b)
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
 
 # %% ../nbs/11a_compare.ipynb #87353830
-def paired_bootstrap(a, b, draws:int=10_000, seed:int=0, level:float=.95) -> tuple:
-    "(difference of accuracy b - a, low, high): percentile interval over questions drawn with replacement."
+def paired_bootstrap(a, b, draws: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple:
+    """(difference of accuracy b - a, low, high): percentile interval over questions drawn with replacement."""
     discordant(a, b)
     d = np.asarray(b, float) - np.asarray(a, float)
-    if not len(d): raise ValueError("there is no question to compare on")
+    if not len(d):
+        raise ValueError("there is no question to compare on")
     # Only the number of draws that are +1, 0, -1 matters for the sum, and that is multinomial.
-    counts = np.random.default_rng(seed).multinomial(len(d), [np.mean(d == v) for v in (1, 0, -1)], draws)
+    counts = np.random.default_rng(seed).multinomial(
+        len(d), [np.mean(d == v) for v in (1, 0, -1)], draws
+    )
     means = (counts[:, 0] - counts[:, 2]) / len(d)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(d.mean()), float(low), float(high)
 
 # %% ../nbs/11a_compare.ipynb #8c62e0f8
 def holm(p_values) -> list:
-    "Holm's adjusted p-values, in the order given."
+    """Holm's adjusted p-values, in the order given."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, worst = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
@@ -45,11 +53,23 @@ def holm(p_values) -> list:
     return adjusted
 
 # %% ../nbs/11a_compare.ipynb #fa00de3a
-def compare_with_first(outcomes:dict,  # name -> outcomes for the same questions, in the same order
-                       ) -> list:
-    "Each strategy against the first: dicts with difference, interval, discordant pairs, p and Holm's p."
+def compare_with_first(
+    outcomes: dict,  # name -> outcomes for the same questions, in the same order
+) -> list:
+    """Each strategy against the first: dicts with difference, interval, discordant pairs, p and Holm's p."""
     (first, a), *others = outcomes.items()
     p = [mcnemar(a, b) for _, b in others]
-    return [dict(a=first, b=name, only_a=discordant(a, b)[0], only_b=discordant(a, b)[1], **dict(zip(("difference", "low", "high"), paired_bootstrap(a, b))),
-                 interval="paired bootstrap, 95 %, 10,000 draws", test="exact McNemar, two-sided", p=p_i, p_holm=h)
-            for (name, b), p_i, h in zip(others, p, holm(p))]
+    return [
+        dict(
+            a=first,
+            b=name,
+            only_a=discordant(a, b)[0],
+            only_b=discordant(a, b)[1],
+            **dict(zip(("difference", "low", "high"), paired_bootstrap(a, b))),
+            interval="paired bootstrap, 95 %, 10,000 draws",
+            test="exact McNemar, two-sided",
+            p=p_i,
+            p_holm=h,
+        )
+        for (name, b), p_i, h in zip(others, p, holm(p))
+    ]

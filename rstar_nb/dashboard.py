@@ -7,247 +7,438 @@ __all__ = ['PHASES', 'new_rows', 'is_locked', 'phases_of', 'Follower', 'clock', 
            'run_picture', 'table_of', 'Dashboard']
 
 # %% ../nbs/07d_dashboard.ipynb #4d3b5850
-import json, os, textwrap, threading, time
+import json
+import os
+import textwrap
+import threading
+import time
 from pathlib import Path
-import anywidget, traitlets
+
+import anywidget
+import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
+
 from .report import read_tree
 from .rounds import PHASE_COLORS, accuracy_points, draw_rounds, plot_rounds
-from .viz import INK, Picture, best_end, draw_legend, draw_tree, drawable, path_to, tidy_layout, visible_nodes
+from rstar_nb.viz import (
+    INK,
+    Picture,
+    best_end,
+    draw_legend,
+    draw_tree,
+    drawable,
+    path_to,
+    tidy_layout,
+    visible_nodes,
+)
 from .widget import TreeWidget, clean, viewer_data, viewer_source
 
 # %% ../nbs/07d_dashboard.ipynb #51b0e072
-def new_rows(path,
-             start:int=0,  # bytes read already
-             ) -> tuple:
-    "([(byte offset, row)], end): the whole lines of a JSONL file from byte `start`, and where the last of them ends; unreadable lines are passed over."
+def new_rows(
+    path,
+    start: int = 0,  # bytes read already
+) -> tuple:
+    """([(byte offset, row)], end): the whole lines of a JSONL file from byte `start`, and where the last of them ends; unreadable lines are passed over."""
     try:
         with open(path, "rb") as f:
             f.seek(start)
             data = f.read()
-    except OSError: return [], start
+    except OSError:
+        return [], start
     rows, at = [], start
-    for line in data[:data.rfind(b"\n") + 1].splitlines(keepends=True):
-        try: row = json.loads(line)
-        except ValueError: row = None
-        if isinstance(row, dict): rows.append((at, row))
+    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append((at, row))
         at += len(line)
     return rows, at
 
 # %% ../nbs/07d_dashboard.ipynb #24bdbfd7
 def is_locked(path) -> bool:
-    "Does a process hold a lock on the file? Asks the kernel's list and takes no lock; None if that cannot be known."
+    """Does a process hold a lock on the file? Asks the kernel's list and takes no lock; None if that cannot be known."""
     try:
         s = os.stat(path)
         held = f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}"
         return any(held in line.split() for line in Path("/proc/locks").read_text().splitlines())
-    except FileNotFoundError: return False if Path("/proc/locks").exists() else None
-    except OSError: return None
+    except FileNotFoundError:
+        return False if Path("/proc/locks").exists() else None
+    except OSError:
+        return None
 
 # %% ../nbs/07d_dashboard.ipynb #32481e3e
 PHASES = ("base", "search", "sft", "ppm", "evaluate")
 
-def phases_of(round:int) -> tuple:
-    "The phases of a round that take time, in order."
+
+def phases_of(round: int) -> tuple:
+    """The phases of a round that take time, in order."""
     return ("base", "evaluate") if round == 0 else PHASES[1:]
 
+
 class Follower:
-    "What a run's folder holds so far. `poll` reads what was added; nothing is ever written."
+    """What a run's folder holds so far. `poll` reads what was added; nothing is ever written."""
+
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.settings, self.metrics, self.times, self.trees, self.latest, self.ends = {}, {}, {}, {}, None, {}
+        self.settings, self.metrics, self.times, self.trees, self.latest, self.ends = (
+            {},
+            {},
+            {},
+            {},
+            None,
+            {},
+        )
 
-    def news(self, name:str) -> list:
+    def news(self, name: str) -> list:
         rows, self.ends[name] = new_rows(self.folder / name, self.ends.get(name, 0))
         return rows
 
     def poll(self) -> bool:
-        "Read what is new; True if there was anything."
-        size = lambda name: (self.folder / name).stat().st_size if (self.folder / name).exists() else 0
-        if any(size(name) < end for name, end in self.ends.items()): self.__init__(self.folder)  # another run began in this folder
+        """Read what is new; True if there was anything."""
+        size = lambda name: (
+            (self.folder / name).stat().st_size if (self.folder / name).exists() else 0
+        )
+        if any(size(name) < end for name, end in self.ends.items()):
+            self.__init__(self.folder)  # another run began in this folder
         before = dict(self.ends), bool(self.settings)
         if not self.settings:
-            try: self.settings = json.loads((self.folder / "config.json").read_text())["settings"]
-            except (OSError, ValueError, KeyError): pass
-        self.metrics.update((row["round"], row) for _, row in self.news("metrics.jsonl") if "round" in row)
+            try:
+                self.settings = json.loads((self.folder / "config.json").read_text())["settings"]
+            except (OSError, ValueError, KeyError):
+                pass
+        self.metrics.update(
+            (row["round"], row) for _, row in self.news("metrics.jsonl") if "round" in row
+        )
         for k in range(self.rounds + 1):
-            for _, row in self.news(f"round_{k}/times.jsonl"): self.times[k, row["phase"]] = self.times.get((k, row["phase"]), 0) + row["seconds"]
+            for _, row in self.news(f"round_{k}/times.jsonl"):
+                self.times[k, row["phase"]] = self.times.get((k, row["phase"]), 0) + row["seconds"]
             solved = []
             for at, row in self.news(f"round_{k}/search.jsonl"):
                 n, right = self.trees.get(k, (0, 0))
                 self.trees[k] = n + 1, right + bool(row.get("solved"))
-                if row.get("solved"): solved.append((any(e.get("reward", 0) < 0 for e in row.get("events") or []), at))
-            if solved: self.latest = k, max(solved)[1]  # of a wave the last that was not solved at once, if there is one
+                if row.get("solved"):
+                    solved.append(
+                        (any(e.get("reward", 0) < 0 for e in row.get("events") or []), at)
+                    )
+            if solved:
+                self.latest = (
+                    k,
+                    max(solved)[1],
+                )  # of a wave the last that was not solved at once, if there is one
         return (dict(self.ends), bool(self.settings)) != before
 
     @property
     def rounds(self) -> int:
-        "Rounds planned, or found on disk if a later start asked for more."
+        """Rounds planned, or found on disk if a later start asked for more."""
         found = [int(p.name[6:]) for p in self.folder.glob("round_*") if p.name[6:].isdigit()]
         return max([self.settings.get("rounds", 0), *found])
 
     def current(self) -> tuple:
-        "(round, phase) at work, or next; None if all rounds are measured."
+        """(round, phase) at work, or next; None if all rounds are measured."""
         order = [(k, phase) for k in range(self.rounds + 1) for phase in phases_of(k)]
-        done = [i for i, (k, phase) in enumerate(order) if k in self.metrics or (k, phase) in self.times]
-        return order[done[-1] + 1] if done and done[-1] + 1 < len(order) else None if done else order[0]
+        done = [
+            i for i, (k, phase) in enumerate(order) if k in self.metrics or (k, phase) in self.times
+        ]
+        return (
+            order[done[-1] + 1]
+            if done and done[-1] + 1 < len(order)
+            else None
+            if done
+            else order[0]
+        )
 
     def state(self) -> str:
-        "'waiting', 'running', 'finished' or 'stopped'."
-        if not self.settings: return "waiting"
+        """'waiting', 'running', 'finished' or 'stopped'."""
+        if not self.settings:
+            return "waiting"
         locked, complete = is_locked(self.folder / ".lock"), self.current() is None
-        return "running" if locked or (locked is None and not complete) else "finished" if complete else "stopped"
+        return (
+            "running"
+            if locked or (locked is None and not complete)
+            else "finished"
+            if complete
+            else "stopped"
+        )
 
-    def problems(self, k:int) -> int:
-        "Problems that round `k` searches: fresh ones and, of generated ones, the unsolved that are carried over."
+    def problems(self, k: int) -> int:
+        """Problems that round `k` searches: fresh ones and, of generated ones, the unsolved that are carried over."""
         s, (n, solved) = self.settings, self.trees.get(k - 1, (0, 0))
         fresh = s["problems"][min(k, len(s["problems"])) - 1] if s.get("problems") else 0
-        return fresh + (0 if k == 1 or s.get("problem_file") else min(s.get("carry", 0), n - solved))
+        return fresh + (
+            0 if k == 1 or s.get("problem_file") else min(s.get("carry", 0), n - solved)
+        )
 
     def latest_tree(self):
-        "(tree, round) of the problem solved last, or None."
-        if self.latest is None: return None
+        """(tree, round) of the problem solved last, or None."""
+        if self.latest is None:
+            return None
         k, at = self.latest
         return read_tree(self.folder / f"round_{k}" / "search.jsonl", at), k
 
 # %% ../nbs/07d_dashboard.ipynb #dbacc1b5
-def clock(seconds:float) -> str:
-    "'1:05' or '2:03:00'."
+def clock(seconds: float) -> str:
+    """'1:05' or '2:03:00'."""
     m, s = divmod(int(seconds), 60)
     return f"{m // 60}:{m % 60:02d}:{s:02d}" if m >= 60 else f"{m}:{s:02d}"
 
-def progress(run:Follower) -> dict:
-    "The phase at work: round, phase, elapsed seconds, fraction in [0, 1] and seconds left (None = unknown), whether they are estimated, and words."
-    if run.current() is None: return {}
+
+def progress(run: Follower) -> dict:
+    """The phase at work: round, phase, elapsed seconds, fraction in [0, 1] and seconds left (None = unknown), whether they are estimated, and words."""
+    if run.current() is None:
+        return {}
     k, phase = run.current()
-    marks = [run.folder / name for name in (".lock", "config.json", f"round_{k - 1}/times.jsonl", f"round_{k}/times.jsonl")]
-    elapsed = max(0.0, time.time() - max((p.stat().st_mtime for p in marks if p.exists()), default=time.time()))
-    now = dict(round=k, phase=phase, elapsed=elapsed, fraction=None, left=None, estimated=True, words="first of its kind, no estimate yet")
+    marks = [
+        run.folder / name
+        for name in (".lock", "config.json", f"round_{k - 1}/times.jsonl", f"round_{k}/times.jsonl")
+    ]
+    elapsed = max(
+        0.0,
+        time.time() - max((p.stat().st_mtime for p in marks if p.exists()), default=time.time()),
+    )
+    now = dict(
+        round=k,
+        phase=phase,
+        elapsed=elapsed,
+        fraction=None,
+        left=None,
+        estimated=True,
+        words="first of its kind, no estimate yet",
+    )
     if phase == "search":
         (n, solved), total = run.trees.get(k, (0, 0)), max(run.problems(k), 1)
-        now.update(fraction=min(1, n / total), estimated=False, words=f"{n} of {total} problems searched, {solved} solved")
-        if n: now["left"] = elapsed * max(0, total - n) / n
+        now.update(
+            fraction=min(1, n / total),
+            estimated=False,
+            words=f"{n} of {total} problems searched, {solved} solved",
+        )
+        if n:
+            now["left"] = elapsed * max(0, total - n) / n
     elif k > 1 and (expected := run.times.get((k - 1, phase))):
-        now.update(fraction=min(.99, elapsed / expected), left=max(0, expected - elapsed), words=f"took {clock(expected)} in round {k - 1}")
+        now.update(
+            fraction=min(0.99, elapsed / expected),
+            left=max(0, expected - elapsed),
+            words=f"took {clock(expected)} in round {k - 1}",
+        )
     return now
 
-def status_line(run:Follower) -> str:
-    "Where the run stands, in one sentence."
+
+def status_line(run: Follower) -> str:
+    """Where the run stands, in one sentence."""
     state, now = run.state(), progress(run)
-    if state == "waiting": return f"no run in {run.folder} yet; waiting for one"
-    if state == "finished": return f"finished: {run.rounds} rounds in {clock(sum(run.times.values()))}"
-    where = f"round {now['round']} of {run.rounds}, {now['phase']}" if now else "writing the last files"
-    if state == "stopped": return f"stopped in {where}; go on with `rstar evolve --out {run.folder} --resume`"
+    if state == "waiting":
+        return f"no run in {run.folder} yet; waiting for one"
+    if state == "finished":
+        return f"finished: {run.rounds} rounds in {clock(sum(run.times.values()))}"
+    where = (
+        f"round {now['round']} of {run.rounds}, {now['phase']}" if now else "writing the last files"
+    )
+    if state == "stopped":
+        return f"stopped in {where}; go on with `rstar evolve --out {run.folder} --resume`"
     return f"{where}: {now['words']}" if now else where
 
 # %% ../nbs/07d_dashboard.ipynb #572bf3c4
-def draw_phases(ax, run:Follower):
-    "Minutes of each phase, a bar a round; the phase at work is hatched."
-    color, now, rows = dict(zip(PHASES, (PHASE_COLORS[i] for i in (0, 4, 5, 6, 1)))), progress(run) if run.state() == "running" else {}, list(range(run.rounds + 1))
+def draw_phases(ax, run: Follower):
+    """Minutes of each phase, a bar a round; the phase at work is hatched."""
+    color, now, rows = (
+        dict(zip(PHASES, (PHASE_COLORS[i] for i in (0, 4, 5, 6, 1)))),
+        progress(run) if run.state() == "running" else {},
+        list(range(run.rounds + 1)),
+    )
     seen = []
     for k in rows:
         at = 0.0
         for phase in phases_of(k):
             minutes = run.times.get((k, phase), 0) / 60
-            if minutes: ax.barh(k, minutes, left=at, color=color[phase], height=.65); at += minutes; seen.append(phase)
+            if minutes:
+                ax.barh(k, minutes, left=at, color=color[phase], height=0.65)
+                at += minutes
+                seen.append(phase)
         if now and now["round"] == k:
-            ax.barh(k, now["elapsed"] / 60, left=at, color="#ffffff", edgecolor=color[now["phase"]], hatch="////", height=.65); seen.append(now["phase"])
+            ax.barh(
+                k,
+                now["elapsed"] / 60,
+                left=at,
+                color="#ffffff",
+                edgecolor=color[now["phase"]],
+                hatch="////",
+                height=0.65,
+            )
+            seen.append(now["phase"])
     handles = [ax.barh(0, 0, color=color[p]) for p in PHASES if p in seen]
-    if handles: ax.legend(handles, [p for p in PHASES if p in seen], fontsize=7.5, frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(.5, -.16), handlelength=1, columnspacing=1)
-    ax.set(ylim=(run.rounds + .6, -.6), yticks=rows, yticklabels=[f"round {k}" for k in rows], xlabel="minutes"); ax.spines[["top", "right"]].set_visible(False)
+    if handles:
+        ax.legend(
+            handles,
+            [p for p in PHASES if p in seen],
+            fontsize=7.5,
+            frameon=False,
+            ncols=5,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            handlelength=1,
+            columnspacing=1,
+        )
+    ax.set(
+        ylim=(run.rounds + 0.6, -0.6),
+        yticks=rows,
+        yticklabels=[f"round {k}" for k in rows],
+        xlabel="minutes",
+    )
+    ax.spines[["top", "right"]].set_visible(False)
 
-def run_picture(run:Follower) -> Picture:
-    "A picture of where a run stands, as PNG, SVG and text."
+
+def run_picture(run: Follower) -> Picture:
+    """A picture of where a run stands, as PNG, SVG and text."""
     found, wide, top = run.latest_tree(), 10.0, 3.3
     if found:
         tree, k = found
         path = path_to(tree, best_end(tree)) if best_end(tree) is not None else []
         place = tidy_layout(tree, visible_nodes(tree, 20, path)).values()
-        columns, tall = max(x for x, _ in place) + 1, .44 * (max(y for _, y in place) + 1.5)
+        columns, tall = max(x for x, _ in place) + 1, 0.44 * (max(y for _, y in place) + 1.5)
         column = min(1.6, wide / columns)
     foot = tall + 1.25 if found else 0.0
-    fig = Figure(figsize=(wide, .75 + top + foot))
-    high = .75 + top + foot
+    fig = Figure(figsize=(wide, 0.75 + top + foot))
+    high = 0.75 + top + foot
     head = f"{drawable(run.folder.name, 60)}: {drawable(status_line(run), 200)}"
-    fig.text(.01, 1 - .12 / high, head, fontsize=11, weight="bold", va="top", color=INK, parse_math=False)
-    left, right = (fig.add_axes([x, (foot + .85) / high, w, (top - .55) / high]) for x, w in ((.08, .37), (.55, .42)))
+    fig.text(
+        0.01,
+        1 - 0.12 / high,
+        head,
+        fontsize=11,
+        weight="bold",
+        va="top",
+        color=INK,
+        parse_math=False,
+    )
+    left, right = (
+        fig.add_axes([x, (foot + 0.85) / high, w, (top - 0.55) / high])
+        for x, w in ((0.08, 0.37), (0.55, 0.42))
+    )
     draw_phases(left, run)
     metrics = [run.metrics[k] for k in sorted(run.metrics)]
     lines = [head, *draw_rounds(right, metrics, size=7)]
     if found:
-        ax = fig.add_axes([.01, .5 / high, min(1, column * columns / wide) * .98, tall / high])
+        ax = fig.add_axes([0.01, 0.5 / high, min(1, column * columns / wide) * 0.98, tall / high])
         draw_tree(ax, tree, path, 20, column)
         title = f"solved last, in round {k}: {drawable(tree.question)}"
-        fig.text(.01, (tall + 1.0) / high, "\n".join(textwrap.wrap(title, 140, max_lines=2, placeholder=" …")), fontsize=8.5, va="top", color=INK, parse_math=False)
-        draw_legend(fig.add_axes([0, 0, 1, .5 / high]))
+        fig.text(
+            0.01,
+            (tall + 1.0) / high,
+            "\n".join(textwrap.wrap(title, 140, max_lines=2, placeholder=" …")),
+            fontsize=8.5,
+            va="top",
+            color=INK,
+            parse_math=False,
+        )
+        draw_legend(fig.add_axes([0, 0, 1, 0.5 / high]))
         lines.append(title)
     return Picture(fig, "\n".join(lines))
 
 # %% ../nbs/07d_dashboard.ipynb #21eaf1b1
-def table_of(run:Follower) -> list:
-    "Rows of text: round, time of each phase, accuracy of the policy alone and with search, share of training problems solved."
+def table_of(run: Follower) -> list:
+    """Rows of text: round, time of each phase, accuracy of the policy alone and with search, share of training problems solved."""
+
     def rate(k, key):
         p = accuracy_points([run.metrics[k]], key) if k in run.metrics else None
         return f"{p[0][1]:.1f} %" if p else ""
+
     head = ["round", *PHASES, "policy", "with search", "solved"]
-    return [head] + [[str(k), *(clock(run.times[k, p]) if (k, p) in run.times else "" for p in PHASES), *(rate(k, key) for key in ("policy", "search", "coverage"))] for k in range(run.rounds + 1)]
+    return [head] + [
+        [
+            str(k),
+            *(clock(run.times[k, p]) if (k, p) in run.times else "" for p in PHASES),
+            *(rate(k, key) for key in ("policy", "search", "coverage")),
+        ]
+        for k in range(run.rounds + 1)
+    ]
+
 
 class Dashboard(anywidget.AnyWidget):
-    "Follows a run's folder until the run ends; the output then becomes a picture."
+    """Follows a run's folder until the run ends; the output then becomes a picture."""
+
     _esm = viewer_source("viewer.js") + viewer_source("dashboard.js")
     _css = viewer_source("viewer.css") + viewer_source("dashboard.css")
     status = traitlets.Dict().tag(sync=True)  # name, state, line, progress, table
     curve = traitlets.Unicode().tag(sync=True)  # SVG of the accuracies
     tree = traitlets.Dict().tag(sync=True)  # the problem solved last, as `viewer_data`
 
-    def __init__(self, folder,  # of a run that goes on, has ended or is yet to begin
-                 every:float=1.0):  # seconds between two looks
-        self.run, self.every, self.shown, self.done, self.drawn = Follower(folder), every, [], threading.Event(), None
+    def __init__(
+        self,
+        folder,  # of a run that goes on, has ended or is yet to begin
+        every: float = 1.0,
+    ):  # seconds between two looks
+        self.run, self.every, self.shown, self.done, self.drawn = (
+            Follower(folder),
+            every,
+            [],
+            threading.Event(),
+            None,
+        )
         super().__init__()
         self.look()
         self.thread = threading.Thread(target=self._follow, daemon=True, name="dashboard")
         self.thread.start()
 
     def look(self) -> str:
-        "Read the folder once and show what is new; returns the run's state."
+        """Read the folder once and show what is new; returns the run's state."""
         self.run.poll()
         run, state = self.run, self.run.state()
-        self.status = dict(name=clean(run.folder.name), state=state, line=clean(status_line(run)), now=progress(run) if state == "running" else {}, table=table_of(run))
+        self.status = dict(
+            name=clean(run.folder.name),
+            state=state,
+            line=clean(status_line(run)),
+            now=progress(run) if state == "running" else {},
+            table=table_of(run),
+        )
         if (news := (sorted(run.metrics), run.latest)) != self.drawn:
             self.drawn = news
             self.curve = plot_rounds([run.metrics[k] for k in sorted(run.metrics)]).svg()
-            if found := run.latest_tree(): self.tree = dict(viewer_data(found[0]), title=f"solved last, in round {found[1]}")
+            if found := run.latest_tree():
+                self.tree = dict(viewer_data(found[0]), title=f"solved last, in round {found[1]}")
         return state
 
     def _follow(self):
         while not self.done.wait(self.every):
             try:
-                if self.look() == "finished": break
-            except (OSError, ValueError, KeyError, TypeError) as e: self.status = dict(self.status, line=clean(f"cannot read the run: {type(e).__name__}: {e}"))
+                if self.look() == "finished":
+                    break
+            except (OSError, ValueError, KeyError, TypeError) as e:
+                self.status = dict(
+                    self.status, line=clean(f"cannot read the run: {type(e).__name__}: {e}")
+                )
         self._settle()
 
     def stop(self):
-        "Look no more; the output becomes a picture of the last state."
+        """Look no more; the output becomes a picture of the last state."""
         self.done.set()
-        if self.thread is not threading.current_thread(): self.thread.join()
+        if self.thread is not threading.current_thread():
+            self.thread.join()
 
     def _settle(self):
-        for handle in self.shown: handle.update(run_picture(self.run))
+        for handle in self.shown:
+            handle.update(run_picture(self.run))
 
     def latest(self) -> TreeWidget:
-        "The tree of the problem solved last, to keep. Raises LookupError if none is solved yet."
-        if not (found := self.run.latest_tree()): raise LookupError(f"no problem is solved yet in {self.run.folder}")
+        """The tree of the problem solved last, to keep. Raises LookupError if none is solved yet."""
+        if not (found := self.run.latest_tree()):
+            raise LookupError(f"no problem is solved yet in {self.run.folder}")
         return TreeWidget(found[0])
 
     def _repr_mimebundle_(self, **kwargs):
         live = super()._repr_mimebundle_(**kwargs)
         live, metadata = live if isinstance(live, tuple) else (live or {}, {})
         still, sizes = run_picture(self.run)._repr_mimebundle_()
-        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(metadata, **sizes)
+        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(
+            metadata, **sizes
+        )
 
     def _ipython_display_(self):
-        if not self.thread.is_alive(): display(run_picture(self.run)); return
+        if not self.thread.is_alive():
+            display(run_picture(self.run))
+            return
         data, metadata = self._repr_mimebundle_()
         self.shown.append(display(data, metadata=metadata, raw=True, display_id=True))
-        if not self.thread.is_alive(): self._settle()  # it ended in between
+        if not self.thread.is_alive():
+            self._settle()  # it ended in between

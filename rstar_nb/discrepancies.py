@@ -7,47 +7,89 @@ __all__ = ['runner_ups', 'one_changed']
 
 # %% ../nbs/06a_discrepancies.ipynb #0347c30a
 import torch
+
 from .policy import STEP_END, Candidate, backbone, is_terminal
 
 # %% ../nbs/06a_discrepancies.ipynb #5b9433e9
 @torch.inference_mode()
-def runner_ups(policy,
-               programs,  # list of (question, steps)
-               n:int,  # changes wanted for each program
-               per_token:int=2,  # runners-up looked at in one place
-               batch_size:int=64) -> list:
-    "For each program its `n` cheapest changes of one token: [(cost, log-probability up to and with the changed token, the program's tokens up to and with it)], cheapest first."
+def runner_ups(
+    policy,
+    programs,  # list of (question, steps)
+    n: int,  # changes wanted for each program
+    per_token: int = 2,  # runners-up looked at in one place
+    batch_size: int = 64,
+) -> list:
+    """For each program its `n` cheapest changes of one token: [(cost, log-probability up to and with the changed token, the program's tokens up to and with it)], cheapest first."""
     prompts = [policy.encode(q) for q, _ in programs]
     whole = [policy.encode(q, steps) for q, steps in programs]
     found, order = [None] * len(programs), sorted(range(len(programs)), key=lambda i: len(whole[i]))
     for at in range(0, len(order), batch_size):
-        rows = order[at:at + batch_size]
+        rows = order[at : at + batch_size]
         width = max(len(whole[i]) for i in rows)
-        ids = torch.tensor([whole[i] + [policy.pad] * (width - len(whole[i])) for i in rows], device=policy.model.device)
+        ids = torch.tensor(
+            [whole[i] + [policy.pad] * (width - len(whole[i])) for i in rows],
+            device=policy.model.device,
+        )
         hidden = backbone(policy.model)(ids).last_hidden_state
         for row, i in enumerate(rows):
-            first, own = len(prompts[i]), torch.tensor(whole[i][len(prompts[i]):])
-            logp = policy.model.get_output_embeddings()(hidden[row, first - 1:len(whole[i]) - 1]).float().log_softmax(-1).cpu()
-            taken, best = logp.gather(1, own[:, None])[:, 0], logp.scatter(1, own[:, None], -torch.inf).topk(per_token)
+            first, own = len(prompts[i]), torch.tensor(whole[i][len(prompts[i]) :])
+            logp = (
+                policy.model.get_output_embeddings()(hidden[row, first - 1 : len(whole[i]) - 1])
+                .float()
+                .log_softmax(-1)
+                .cpu()
+            )
+            taken, best = (
+                logp.gather(1, own[:, None])[:, 0],
+                logp.scatter(1, own[:, None], -torch.inf).topk(per_token),
+            )
             so_far = taken.cumsum(0) - taken
-            cheapest = [divmod(c, per_token) for c in (taken[:, None] - best.values).flatten().argsort(stable=True)[:n].tolist()]
-            found[i] = [(float(taken[t] - best.values[t, j]), float(so_far[t] + best.values[t, j]), [*whole[i][first:first + t], int(best.indices[t, j])]) for t, j in cheapest]
+            cheapest = [
+                divmod(c, per_token)
+                for c in (taken[:, None] - best.values).flatten().argsort(stable=True)[:n].tolist()
+            ]
+            found[i] = [
+                (
+                    float(taken[t] - best.values[t, j]),
+                    float(so_far[t] + best.values[t, j]),
+                    [*whole[i][first : first + t], int(best.indices[t, j])],
+                )
+                for t, j in cheapest
+            ]
     return found
 
 # %% ../nbs/06a_discrepancies.ipynb #6786883b
-def one_changed(policy,
-                programs,  # list of (question, steps): greedy programs
-                n:int,  # changes tried for each
-                room:int=4,  # longest rest, in steps of `max_step_tokens`: some changes make the policy repeat itself without end
-                ) -> list:
-    "For each program, `n` whole programs that differ from it by one token and what follows from it: lists of `Candidate`, the cheapest change first."
-    changes = [(i, logprob, ids) for i, some in enumerate(runner_ups(policy, programs, n)) for _, logprob, ids in some]
+def one_changed(
+    policy,
+    programs,  # list of (question, steps): greedy programs
+    n: int,  # changes tried for each
+    room: int = 4,  # longest rest, in steps of `max_step_tokens`: some changes make the policy repeat itself without end
+) -> list:
+    """For each program, `n` whole programs that differ from it by one token and what follows from it: lists of `Candidate`, the cheapest change first."""
+    changes = [
+        (i, logprob, ids)
+        for i, some in enumerate(runner_ups(policy, programs, n))
+        for _, logprob, ids in some
+    ]
     texts = policy.tokenizer.batch_decode([ids for *_, ids in changes], skip_special_tokens=True)
-    ended = [is_terminal(text) and text.endswith(STEP_END) for text in texts]  # the new token was the end of the program
-    rest = iter(policy.propose([(programs[i][0], []) for (i, *_), e in zip(changes, ended) if not e], 1, [0] * ended.count(False), temperature=0, whole=True,
-                               max_tokens=room * policy.max_step_tokens, begun=[ids for (*_, ids), e in zip(changes, ended) if not e]))
+    ended = [
+        is_terminal(text) and text.endswith(STEP_END) for text in texts
+    ]  # the new token was the end of the program
+    rest = iter(
+        policy.propose(
+            [(programs[i][0], []) for (i, *_), e in zip(changes, ended) if not e],
+            1,
+            [0] * ended.count(False),
+            temperature=0,
+            whole=True,
+            max_tokens=room * policy.max_step_tokens,
+            begun=[ids for (*_, ids), e in zip(changes, ended) if not e],
+        )
+    )
     found = [[] for _ in programs]
     for (i, logprob, ids), text, e in zip(changes, texts, ended):
         c = Candidate(text.strip("\n"), 0.0, tuple(ids), True) if e else next(rest)[0]
-        found[i].append(Candidate(c.text, logprob + c.logprob, c.ids, c.finished, begun=len(ids) - 1))
+        found[i].append(
+            Candidate(c.text, logprob + c.logprob, c.ids, c.finished, begun=len(ids) - 1)
+        )
     return found

@@ -6,69 +6,116 @@
 __all__ = ['EngineError', 'Server', 'candidate_of', 'Engine']
 
 # %% ../nbs/13e_engines.ipynb #7e02e79b
-import hashlib, json, os, time, urllib.error, urllib.request
+import hashlib
+import json
+import os
+import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
+
 from .policy import STEP_END, Candidate, derive_seed, is_terminal, plain_prompt
 
 # %% ../nbs/13e_engines.ipynb #cb1da6fa
 class EngineError(RuntimeError):
-    "A server that cannot be used; the message says which and why."
+    """A server that cannot be used; the message says which and why."""
+
 
 _LIMIT = 16 * 2**20  # bytes of an answer
 
-class Server:
-    "One OpenAI-compatible server: GET and POST of JSON with retries."
-    def __init__(self, url:str,  # e.g. "http://localhost:8000/v1"
-                 timeout:float=120.0,  # seconds for one request
-                 retries:int=4,  # further tries after transient trouble
-                 key_variable:str="OPENAI_API_KEY",  # environment variable with a key, if the server wants one
-                 wait:float=0.5,  # seconds before the first further try; doubled each time
-                 ):
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc: raise EngineError(f"{url!r} is no address of a server; it looks like http://localhost:8000/v1")
-        self.url, self.timeout, self.retries, self.key_variable, self.wait = url.rstrip("/"), timeout, retries, key_variable, wait
 
-    def ask(self, path:str, body:dict=None) -> dict:
-        "The JSON answer to a GET, or to a POST of `body`. Raises EngineError."
+class Server:
+    """One OpenAI-compatible server: GET and POST of JSON with retries."""
+
+    def __init__(
+        self,
+        url: str,  # e.g. "http://localhost:8000/v1"
+        timeout: float = 120.0,  # seconds for one request
+        retries: int = 4,  # further tries after transient trouble
+        key_variable: str = "OPENAI_API_KEY",  # environment variable with a key, if the server wants one
+        wait: float = 0.5,  # seconds before the first further try; doubled each time
+    ):
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+            raise EngineError(
+                f"{url!r} is no address of a server; it looks like http://localhost:8000/v1"
+            )
+        self.url, self.timeout, self.retries, self.key_variable, self.wait = (
+            url.rstrip("/"),
+            timeout,
+            retries,
+            key_variable,
+            wait,
+        )
+
+    def ask(self, path: str, body: dict | None = None) -> dict:
+        """The JSON answer to a GET, or to a POST of `body`. Raises EngineError."""
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.key_variable): headers["Authorization"] = f"Bearer {key}"
+        if key := os.environ.get(self.key_variable):
+            headers["Authorization"] = f"Bearer {key}"
         trouble = ""
         for tried in range(self.retries + 1):
             pause = self.wait * 2**tried
             try:
-                request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode() if body is not None else None, headers)
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer: data = answer.read(_LIMIT + 1)
-                if len(data) > _LIMIT: raise EngineError(f"{self.url}: an answer of more than {_LIMIT // 2**20} MB; ask for fewer tokens")
+                request = urllib.request.Request(
+                    f"{self.url}/{path}",
+                    json.dumps(body).encode() if body is not None else None,
+                    headers,
+                )
+                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                    data = answer.read(_LIMIT + 1)
+                if len(data) > _LIMIT:
+                    raise EngineError(
+                        f"{self.url}: an answer of more than {_LIMIT // 2**20} MB; ask for fewer tokens"
+                    )
                 found = json.loads(data)
-                if not isinstance(found, dict): raise ValueError("not an object")
+                if not isinstance(found, dict):
+                    raise ValueError("not an object")
                 return found
             except urllib.error.HTTPError as e:
                 trouble = f"status {e.code}: {_reason(e)}"
-                if e.code != 429 and e.code < 500: raise EngineError(f"{self.url}/{path}: {trouble}") from None
-                try: pause = min(60.0, float(e.headers.get("Retry-After") or pause))
-                except ValueError: pass
-            except ValueError: raise EngineError(f"{self.url}/{path}: the answer is not JSON; is this an OpenAI-compatible server?") from None
-            except TimeoutError: trouble = f"no answer within {self.timeout:g} s"
-            except (urllib.error.URLError, OSError) as e: trouble = str(getattr(e, "reason", e))
-            if tried < self.retries: time.sleep(pause)
-        raise EngineError(f"{self.url}/{path}: {trouble}, after {self.retries + 1} tries; is the server running?")
+                if e.code != 429 and e.code < 500:
+                    raise EngineError(f"{self.url}/{path}: {trouble}") from None
+                try:
+                    pause = min(60.0, float(e.headers.get("Retry-After") or pause))
+                except ValueError:
+                    pass
+            except ValueError:
+                raise EngineError(
+                    f"{self.url}/{path}: the answer is not JSON; is this an OpenAI-compatible server?"
+                ) from None
+            except TimeoutError:
+                trouble = f"no answer within {self.timeout:g} s"
+            except (urllib.error.URLError, OSError) as e:
+                trouble = str(getattr(e, "reason", e))
+            if tried < self.retries:
+                time.sleep(pause)
+        raise EngineError(
+            f"{self.url}/{path}: {trouble}, after {self.retries + 1} tries; is the server running?"
+        )
 
     def models(self) -> list:
-        "Names of the models and adapters that the server offers."
+        """Names of the models and adapters that the server offers."""
         return [m.get("id") for m in self.ask("models").get("data", []) if isinstance(m, dict)]
 
+
 def _reason(e):
-    "What an error's body says, in one short line."
-    try: text = e.read(4096).decode(errors="replace")
-    except OSError: return e.reason
-    try: found = json.loads(text)
-    except ValueError: found = text
-    while isinstance(found, dict): found = found.get("error") or found.get("message") or found.get("detail") or str(found)
+    """What an error's body says, in one short line."""
+    try:
+        text = e.read(4096).decode(errors="replace")
+    except OSError:
+        return e.reason
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    while isinstance(found, dict):
+        found = found.get("error") or found.get("message") or found.get("detail") or str(found)
     return " ".join(str(found).split())[:200] or e.reason
 
 # %% ../nbs/13e_engines.ipynb #240efbaa
 def _cut(text, tokens, logps):
-    "A whole program and its tokens up to the end of the step that assigns `answer`: (text, number of tokens, ended)."
+    """A whole program and its tokens up to the end of the step that assigns `answer`: (text, number of tokens, ended)."""
     at = 0
     for step in text.split(STEP_END):
         at += len(step)
@@ -76,66 +123,130 @@ def _cut(text, tokens, logps):
             length = 0
             for i, t in enumerate(tokens):
                 length += len(t)
-                if length >= at: return text[:at], i + 1, True
+                if length >= at:
+                    return text[:at], i + 1, True
             return text[:at], len(tokens), True
         at += len(STEP_END)
     return text, len(tokens), False
 
-def candidate_of(choice:dict, whole:bool=False, logprobs:bool=True, where:str="server") -> Candidate:
-    "A completions choice as a candidate; its `ids` are the token texts. Raises EngineError if something is missing."
-    text, reason, found = choice.get("text"), choice.get("finish_reason"), choice.get("logprobs") or {}
-    if not isinstance(text, str): raise EngineError(f"{where}: a choice without text; is this a completions endpoint?")
+
+def candidate_of(
+    choice: dict, whole: bool = False, logprobs: bool = True, where: str = "server"
+) -> Candidate:
+    """A completions choice as a candidate; its `ids` are the token texts. Raises EngineError if something is missing."""
+    text, reason, found = (
+        choice.get("text"),
+        choice.get("finish_reason"),
+        choice.get("logprobs") or {},
+    )
+    if not isinstance(text, str):
+        raise EngineError(f"{where}: a choice without text; is this a completions endpoint?")
     tokens, logps = found.get("tokens") or [], found.get("token_logprobs") or []
-    if logprobs and (not logps or len(tokens) != len(logps)) and text: raise EngineError(f"{where}: no log-probabilities; start a server that sends them, or use Engine(logprobs=False)")
-    if not logps: tokens, logps = text.split(" "), [0.0] * len(text.split(" "))
+    if logprobs and (not logps or len(tokens) != len(logps)) and text:
+        raise EngineError(
+            f"{where}: no log-probabilities; start a server that sends them, or use Engine(logprobs=False)"
+        )
+    if not logps:
+        tokens, logps = text.split(" "), [0.0] * len(text.split(" "))
     logps = [0.0 if x is None else x for x in logps]
     finished, n = reason == "stop", len(tokens)
-    if whole: text, n, ended = _cut(text, tokens, logps); finished |= ended
-    elif STEP_END in text.lstrip("\n"): text, finished = text.lstrip("\n").split(STEP_END)[0], True
+    if whole:
+        text, n, ended = _cut(text, tokens, logps)
+        finished |= ended
+    elif STEP_END in text.lstrip("\n"):
+        text, finished = text.lstrip("\n").split(STEP_END)[0], True
     return Candidate(text.strip("\n"), float(sum(logps[:n])), tuple(tokens[:n]), finished)
 
 # %% ../nbs/13e_engines.ipynb #76a673b8
 class Engine:
-    "A policy behind one or more OpenAI-compatible completions servers."
-    def __init__(self, urls, model:str,  # the model's or adapter's name at the server
-                 prompt=plain_prompt,  # question -> prompt text
-                 max_step_tokens:int=96, concurrency:int=8,  # requests on the way to each server
-                 logprobs:bool=True,  # insist on log-probabilities
-                 check:bool=True,  # ask the servers now whether they have the model
-                 **server):  # timeout, retries, key_variable, wait
+    """A policy behind one or more OpenAI-compatible completions servers."""
+
+    def __init__(
+        self,
+        urls,
+        model: str,  # the model's or adapter's name at the server
+        prompt=plain_prompt,  # question -> prompt text
+        max_step_tokens: int = 96,
+        concurrency: int = 8,  # requests on the way to each server
+        logprobs: bool = True,  # insist on log-probabilities
+        check: bool = True,  # ask the servers now whether they have the model
+        **server,
+    ):  # timeout, retries, key_variable, wait
         self.servers = [Server(u, **server) for u in ([urls] if isinstance(urls, str) else urls)]
-        self.model, self.prompt, self.max_step_tokens, self.logprobs = model, prompt, max_step_tokens, logprobs
+        self.model, self.prompt, self.max_step_tokens, self.logprobs = (
+            model,
+            prompt,
+            max_step_tokens,
+            logprobs,
+        )
         self.pool = ThreadPoolExecutor(concurrency * len(self.servers), thread_name_prefix="engine")
         self.generated_tokens = 0
         if check:
             for s in self.servers:
-                if model not in (offered := s.models()): raise EngineError(f"{s.url}: offers no model {model!r}; it has {', '.join(map(str, offered)) or 'none'}")
+                if model not in (offered := s.models()):
+                    raise EngineError(
+                        f"{s.url}: offers no model {model!r}; it has {', '.join(map(str, offered)) or 'none'}"
+                    )
 
-    def server_for(self, question:str) -> Server:
-        "The server of a problem: always the same one."
-        return self.servers[int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % len(self.servers)]
+    def server_for(self, question: str) -> Server:
+        """The server of a problem: always the same one."""
+        return self.servers[
+            int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big")
+            % len(self.servers)
+        ]
 
-    def propose(self, prefixes, k:int, seeds, temperature:float=1.0, whole:bool=False, max_tokens:int=None) -> list[list[Candidate]]:
-        "`k` candidates for each (question, steps), in the order of `prefixes`. Raises EngineError."
-        jobs = [self.pool.submit(self._propose, q, steps, k, seed, temperature, whole, max_tokens) for (q, steps), seed in zip(prefixes, seeds)]
-        try: found = [j.result() for j in jobs]
+    def propose(
+        self,
+        prefixes,
+        k: int,
+        seeds,
+        temperature: float = 1.0,
+        whole: bool = False,
+        max_tokens: int | None = None,
+    ) -> list[list[Candidate]]:
+        """`k` candidates for each (question, steps), in the order of `prefixes`. Raises EngineError."""
+        jobs = [
+            self.pool.submit(self._propose, q, steps, k, seed, temperature, whole, max_tokens)
+            for (q, steps), seed in zip(prefixes, seeds)
+        ]
+        try:
+            found = [j.result() for j in jobs]
         finally:
-            for j in jobs: j.cancel()
+            for j in jobs:
+                j.cancel()
         self.generated_tokens += sum(len(c.ids) for cs in found for c in cs)
         return found
 
     def _propose(self, question, steps, k, seed, temperature, whole, max_tokens):
         server, found = self.server_for(question), []
-        body = dict(model=self.model, prompt=self.prompt(question) + "".join(s + STEP_END for s in steps), temperature=temperature,
-                    max_tokens=max_tokens or self.max_step_tokens * (12 if whole else 1), stream=False)
-        if not whole: body["stop"] = [STEP_END]
-        if self.logprobs: body["logprobs"] = 1
+        body = dict(
+            model=self.model,
+            prompt=self.prompt(question) + "".join(s + STEP_END for s in steps),
+            temperature=temperature,
+            max_tokens=max_tokens or self.max_step_tokens * (12 if whole else 1),
+            stream=False,
+        )
+        if not whole:
+            body["stop"] = [STEP_END]
+        if self.logprobs:
+            body["logprobs"] = 1
         while len(found) < k:  # a server that ignores n sends one choice at a time
-            choices = server.ask("completions", dict(body, n=k - len(found), seed=derive_seed(seed, len(found)) % 2**31)).get("choices")
-            if not choices: raise EngineError(f"{server.url}: an answer without choices")
-            found += [candidate_of(c, whole, self.logprobs, server.url) for c in choices[:k - len(found)]]
+            choices = server.ask(
+                "completions",
+                dict(body, n=k - len(found), seed=derive_seed(seed, len(found)) % 2**31),
+            ).get("choices")
+            if not choices:
+                raise EngineError(f"{server.url}: an answer without choices")
+            found += [
+                candidate_of(c, whole, self.logprobs, server.url) for c in choices[: k - len(found)]
+            ]
         return found
 
-    def close(self): self.pool.shutdown(cancel_futures=True)
-    def __enter__(self): return self
-    def __exit__(self, *args): self.close()
+    def close(self):
+        self.pool.shutdown(cancel_futures=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()

@@ -7,6 +7,7 @@ __all__ = ['wilson', 'tally', 'evaluate_policy', 'add_discrepancies', 'evaluate_
 
 # %% ../nbs/09a_evaluation.ipynb #b6f4db1b
 import math
+
 from .answers import is_equivalent
 from .discrepancies import one_changed
 from .policy import STEP_END, derive_seed
@@ -15,69 +16,144 @@ from .search import Tree, add_program, likely_weight, search, vote
 from .ucb import puct
 
 # %% ../nbs/09a_evaluation.ipynb #5c10e6f4
-def wilson(correct:int, n:int, z:float=1.96) -> tuple:
-    "95 % Wilson interval (low, high) of a rate, both in [0, 1]; (0, 1) if n is 0."
-    if n == 0: return 0.0, 1.0
+def wilson(correct: int, n: int, z: float = 1.96) -> tuple:
+    """95 % Wilson interval (low, high) of a rate, both in [0, 1]; (0, 1) if n is 0."""
+    if n == 0:
+        return 0.0, 1.0
     p, d = correct / n, 1 + z * z / n
-    middle, half = (p + z * z / (2 * n)) / d, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d
+    middle, half = (
+        (p + z * z / (2 * n)) / d,
+        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d,
+    )
     return max(0.0, middle - half), min(1.0, middle + half)
 
-def tally(rows, key:str="correct") -> dict:
-    "Counts from rows with level, subject and `key`: {'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {subject: [correct, n]}}."
+
+def tally(rows, key: str = "correct") -> dict:
+    """Counts from rows with level, subject and `key`: {'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {subject: [correct, n]}}."""
     counts = dict(n=0, correct=0, by_level={}, by_subject={})
     for row in rows:
-        counts["n"] += 1; counts["correct"] += bool(row[key])
+        counts["n"] += 1
+        counts["correct"] += bool(row[key])
         for by in ("level", "subject"):
             part = counts[f"by_{by}"].setdefault(str(row.get(by, "")), [0, 0])
-            part[0] += bool(row[key]); part[1] += 1
+            part[0] += bool(row[key])
+            part[1] += 1
     return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in counts.items()}
 
 # %% ../nbs/09a_evaluation.ipynb #e06da76c
 def evaluate_policy(policy, executor, problems, on_done=None) -> list:
-    "One greedy program per problem: rows with problem_id, level, subject, strategy, program, answer, correct, tokens."
-    found = policy.propose([(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True)
+    """One greedy program per problem: rows with problem_id, level, subject, strategy, program, answer, correct, tokens."""
+    found = policy.propose(
+        [(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True
+    )
     results = executor.run([c.text for (c,) in found])
-    if on_done: on_done(len(problems))
-    return [dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="greedy", program=c.text, answer=r.answer, tokens=len(c.ids),
-                 correct=r.status == "ok" and r.answer is not None and is_equivalent(r.answer, p.answer)) for p, (c,), r in zip(problems, found, results)]
+    if on_done:
+        on_done(len(problems))
+    return [
+        dict(
+            problem_id=p.id,
+            level=p.level,
+            subject=p.subject,
+            strategy="greedy",
+            program=c.text,
+            answer=r.answer,
+            tokens=len(c.ids),
+            correct=r.status == "ok" and r.answer is not None and is_equivalent(r.answer, p.answer),
+        )
+        for p, (c,), r in zip(problems, found, results)
+    ]
 
 # %% ../nbs/09a_evaluation.ipynb #05178d3a
-def add_discrepancies(trees, policy, ppm, executor, n:int):
-    "To each tree, grown without references: the greedy program and `n` that differ from it by one token, scored by the PPM; each is a rollout."
-    greedy = [c for (c,) in policy.propose([(t.question, []) for t in trees], 1, [0] * len(trees), temperature=0, whole=True)]
-    changed = one_changed(policy, [(t.question, c.text.split(STEP_END)) for t, c in zip(trees, greedy)], n)
+def add_discrepancies(trees, policy, ppm, executor, n: int):
+    """To each tree, grown without references: the greedy program and `n` that differ from it by one token, scored by the PPM; each is a rollout."""
+    greedy = [
+        c
+        for (c,) in policy.propose(
+            [(t.question, []) for t in trees], 1, [0] * len(trees), temperature=0, whole=True
+        )
+    ]
+    changed = one_changed(
+        policy, [(t.question, c.text.split(STEP_END)) for t, c in zip(trees, greedy)], n
+    )
     todo = [(t, c) for t, g, some in zip(trees, greedy, changed) for c in (g, *some)]
     ran = [(t, c, r) for (t, c), r in zip(todo, executor.run([c.text for _, c in todo]))]
-    scores = iter(ppm.score([(t.question, c.text.split(STEP_END)) for t, c, r in ran if r.status == "ok"]))
-    for t, c, r in ran: add_program(t, c, r, ppm=next(scores) if r.status == "ok" else None)
+    scores = iter(
+        ppm.score([(t.question, c.text.split(STEP_END)) for t, c, r in ran if r.status == "ok"])
+    )
+    for t, c, r in ran:
+        add_program(t, c, r, ppm=next(scores) if r.status == "ok" else None)
 
-def evaluate_search(policy, ppm, executor, problems, rollouts:int=8, candidates:int=4, max_depth:int=9, seed:int=0, rule=puct, on_rollout=None,
-                    discrepancies:int=0,  # programs with one token changed that join each tree
-                    ) -> tuple:
-    "PPM-guided search per problem: (rows as in `evaluate_policy`, trees). `oracle` says whether any finished program was right."
-    trees = search([Tree(p.id, p.question) for p in problems], policy, executor, rollouts, candidates, max_depth, rule,
-                   ppm=ppm, seed=derive_seed(seed, "evaluate"), on_rollout=on_rollout)
-    if discrepancies: add_discrepancies(trees, policy, ppm, executor, discrepancies)
+
+def evaluate_search(
+    policy,
+    ppm,
+    executor,
+    problems,
+    rollouts: int = 8,
+    candidates: int = 4,
+    max_depth: int = 9,
+    seed: int = 0,
+    rule=puct,
+    on_rollout=None,
+    discrepancies: int = 0,  # programs with one token changed that join each tree
+) -> tuple:
+    """PPM-guided search per problem: (rows as in `evaluate_policy`, trees). `oracle` says whether any finished program was right."""
+    trees = search(
+        [Tree(p.id, p.question) for p in problems],
+        policy,
+        executor,
+        rollouts,
+        candidates,
+        max_depth,
+        rule,
+        ppm=ppm,
+        seed=derive_seed(seed, "evaluate"),
+        on_rollout=on_rollout,
+    )
+    if discrepancies:
+        add_discrepancies(trees, policy, ppm, executor, discrepancies)
     rows = []
     for p, t in zip(problems, trees):
         answer = vote(t, likely_weight)
         finished = [n.answer for n in t.nodes if n.terminal and n.status == "ok" and n.node_visits]
-        rows.append(dict(problem_id=p.id, level=p.level, subject=p.subject, strategy="mcts", answer=answer, tokens=t.tokens,
-                         correct=answer is not None and is_equivalent(answer, p.answer),
-                         oracle=any(a is not None and is_equivalent(a, p.answer) for a in finished)))
+        rows.append(
+            dict(
+                problem_id=p.id,
+                level=p.level,
+                subject=p.subject,
+                strategy="mcts",
+                answer=answer,
+                tokens=t.tokens,
+                correct=answer is not None and is_equivalent(answer, p.answer),
+                oracle=any(a is not None and is_equivalent(a, p.answer) for a in finished),
+            )
+        )
     return rows, trees
 
 # %% ../nbs/09a_evaluation.ipynb #fbb99084
-def false_positives(executor, rows,  # verified rows with problem_id and steps, of generated problems
-                    problems:dict,  # problem id -> Problem
-                    variants:int=3,  # other numbers tried for each
-                    ) -> list:
-    "For each row: does the program fail to follow the numbers of its question?"
-    texts = [text for r in rows for v in range(variants) for text in number_variant(problems[r["problem_id"]], "\n".join(r["steps"]), v)]
+def false_positives(
+    executor,
+    rows,  # verified rows with problem_id and steps, of generated problems
+    problems: dict,  # problem id -> Problem
+    variants: int = 3,  # other numbers tried for each
+) -> list:
+    """For each row: does the program fail to follow the numbers of its question?"""
+    texts = [
+        text
+        for r in rows
+        for v in range(variants)
+        for text in number_variant(problems[r["problem_id"]], "\n".join(r["steps"]), v)
+    ]
     results = executor.run(texts)
     wrong = []
     for i in range(len(rows)):
-        mine = results[2 * variants * i:2 * variants * (i + 1)]
+        mine = results[2 * variants * i : 2 * variants * (i + 1)]
         # Numbers on which the gold program itself fails (an empty list, say) prove nothing.
-        wrong.append(any(g.status == "ok" and (r.status != "ok" or r.answer is None or not is_equivalent(r.answer, g.answer)) for g, r in zip(mine[::2], mine[1::2])))
+        wrong.append(
+            any(
+                g.status == "ok"
+                and (r.status != "ok" or r.answer is None or not is_equivalent(r.answer, g.answer))
+                for g, r in zip(mine[::2], mine[1::2])
+            )
+        )
     return wrong

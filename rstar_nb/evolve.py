@@ -9,109 +9,197 @@ __all__ = ['with_new_numbers', 'seed_rows', 'renumbered', 'train_base', 'TinyMod
            'training_diagnostics', 'run_rounds', 'evolve', 'load_settings', 'show_round']
 
 # %% ../nbs/10_evolve.ipynb #a3e7634b
-import json, math, random, time
+import json
+import math
+import random
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
 from .discrepancies import one_changed
 from .evaluation import evaluate_policy, evaluate_search, false_positives, tally
 from .executor import Executor
 from .policy import STEP_END, Policy, derive_seed, plain_prompt, tiny_model, train_tokenizer
 from .prm import PPM, fit_pairs, held_out, pair_accuracy, preference_pairs
-from .problems import SUBJECTS, generate, gold_program, load_problems, make_problem, renumber, split_of
+from rstar_nb.problems import (
+    SUBJECTS,
+    generate,
+    gold_program,
+    load_problems,
+    make_problem,
+    renumber,
+    split_of,
+)
 from .record import round_row, round_to, sitting, write_record
 from .search import Tree, add_program, search, trajectories, tree_from_json, tree_to_json
 from .settings import Settings
 from .sft import fine_tune, select_solutions, steps_for
-from .store import RunLock, StoreError, append_lines, is_complete, machine, publish, read_lines, write_lines, write_text
+from rstar_nb.store import (
+    RunLock,
+    StoreError,
+    append_lines,
+    is_complete,
+    machine,
+    publish,
+    read_lines,
+    write_lines,
+    write_text,
+)
 
 # %% ../nbs/10_evolve.ipynb #9155c7fe
-def with_new_numbers(row, rng, wide:bool=False, tries:int=100) -> dict:
-    "A training row with other numbers, drawn again if that makes a held-out question of it."
+def with_new_numbers(row, rng, wide: bool = False, tries: int = 100) -> dict:
+    """A training row with other numbers, drawn again if that makes a held-out question of it."""
     for _ in range(tries):
         question, *steps = renumber([row["question"], *row["steps"]], rng, wide)
-        if split_of(question, 1) == "train": return dict(row, question=question, steps=steps)
+        if split_of(question, 1) == "train":
+            return dict(row, question=question, steps=steps)
     return row
 
-def seed_rows(settings, passes:int, levels=None, first:int=0) -> list:
-    "Training rows from the worked examples, numbers drawn anew in each pass."
-    examples = [(p, gold_program(p.id)) for p in generate(settings.seed_solutions, seed=settings.seed + 1_000_000) if levels is None or p.level in levels]
+
+def seed_rows(settings, passes: int, levels=None, first: int = 0) -> list:
+    """Training rows from the worked examples, numbers drawn anew in each pass."""
+    examples = [
+        (p, gold_program(p.id))
+        for p in generate(settings.seed_solutions, seed=settings.seed + 1_000_000)
+        if levels is None or p.level in levels
+    ]
     rows = []
     for i in range(first, first + passes):
         for p, steps in examples:
             row = dict(problem_id=p.id, question=p.question, steps=steps)
-            rows.append(with_new_numbers(row, random.Random(f"{settings.seed}/{p.id}/{i}")) if i else row)
+            rows.append(
+                with_new_numbers(row, random.Random(f"{settings.seed}/{p.id}/{i}")) if i else row
+            )
     return rows
 
-def renumbered(rows, passes:int, seed:int) -> list:
-    "The rows, and `passes - 1` copies with other numbers, for every other one drawn wide: the same program for another instance of the question."
+
+def renumbered(rows, passes: int, seed: int) -> list:
+    """The rows, and `passes - 1` copies with other numbers, for every other one drawn wide: the same program for another instance of the question."""
     copies = list(rows)
     for i in range(1, passes):
         for j, row in enumerate(rows):
-            copies.append(with_new_numbers(row, random.Random(f"{seed}/{i}/{j}"), wide=bool((i + j) % 2)))
+            copies.append(
+                with_new_numbers(row, random.Random(f"{seed}/{i}/{j}"), wide=bool((i + j) % 2))
+            )
     return copies
 
+
 def train_base(settings, on_step=None) -> Policy:
-    "The weak base policy, from nothing."
+    """The weak base policy, from nothing."""
     sample = seed_rows(settings, 1)
-    tokenizer = train_tokenizer([plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in sample])
+    tokenizer = train_tokenizer(
+        [plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in sample]
+    )
     policy = Policy(tiny_model(len(tokenizer), seed=settings.seed), tokenizer)
     for stage, (steps, levels) in enumerate(zip(settings.base_steps, ((1, 2), None))):
         n = sum(levels is None or len(r["steps"]) in levels for r in sample)
         rows = seed_rows(settings, max(1, math.ceil(steps * settings.batch_size / n)), levels)
-        fine_tune(policy, rows, steps, settings.batch_size, settings.lr, derive_seed(settings.seed, "base", stage), on_step=on_step, muon_lr=settings.muon_lr)
+        fine_tune(
+            policy,
+            rows,
+            steps,
+            settings.batch_size,
+            settings.lr,
+            derive_seed(settings.seed, "base", stage),
+            on_step=on_step,
+            muon_lr=settings.muon_lr,
+        )
     return policy
 
 # %% ../nbs/10_evolve.ipynb #c9d80e43
 class TinyModels:
-    "What the loop asks of its models, for the tiny one: whole models, trained from nothing. `PretrainedModels` answers with adapters."
+    """What the loop asks of its models, for the tiny one: whole models, trained from nothing. `PretrainedModels` answers with adapters."""
+
     preset = None
-    def first_policy(self, settings, on_step=None) -> Policy: return train_base(settings, on_step)
-    def load_policy(self, folder) -> Policy: return Policy.load(folder)
-    def save_policy(self, policy, folder): policy.save(folder)
-    def seed_rows(self, settings, round:int) -> list: return seed_rows(settings, 1, first=round)
-    def choose(self, rows, round:int) -> list: return rows  # of the verified rows, those to learn from
-    def new_ppm(self, policy, **more) -> PPM: return PPM(policy, **more)
-    def load_ppm(self, folder) -> PPM: return PPM.load(folder)
-    def save_ppm(self, ppm, folder): ppm.save(folder)
+
+    def first_policy(self, settings, on_step=None) -> Policy:
+        return train_base(settings, on_step)
+
+    def load_policy(self, folder) -> Policy:
+        return Policy.load(folder)
+
+    def save_policy(self, policy, folder):
+        policy.save(folder)
+
+    def seed_rows(self, settings, round: int) -> list:
+        return seed_rows(settings, 1, first=round)
+
+    def choose(self, rows, round: int) -> list:
+        return rows  # of the verified rows, those to learn from
+
+    def new_ppm(self, policy, **more) -> PPM:
+        return PPM(policy, **more)
+
+    def load_ppm(self, folder) -> PPM:
+        return PPM.load(folder)
+
+    def save_ppm(self, ppm, folder):
+        ppm.save(folder)
+
     fine_tune, fit_pairs = staticmethod(fine_tune), staticmethod(fit_pairs)
 
 # %% ../nbs/10_evolve.ipynb #5be11002
 class Run:
-    "A run folder with its settings, its executor, its models and its progress display."
-    def __init__(self, folder, settings:Settings, executor, quiet:bool=False, models=None):
-        self.folder, self.settings, self.executor, self.models = Path(folder), settings, executor, models or TinyModels()
+    """A run folder with its settings, its executor, its models and its progress display."""
+
+    def __init__(self, folder, settings: Settings, executor, quiet: bool = False, models=None):
+        self.folder, self.settings, self.executor, self.models = (
+            Path(folder),
+            settings,
+            executor,
+            models or TinyModels(),
+        )
         self.console, self.quiet = Console(stderr=True, quiet=quiet), quiet
 
-    def round(self, k:int) -> Path:
-        "Folder of round k."
+    def round(self, k: int) -> Path:
+        """Folder of round k."""
         path = self.folder / f"round_{k}"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @contextmanager
-    def phase(self, round:int, name:str, total:int):
-        "Progress bar with an estimate for a phase; yields a function that advances it. The time is noted when it ends."
-        columns = [TextColumn("[bold]round {task.fields[round]}[/] {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+    def phase(self, round: int, name: str, total: int):
+        """Progress bar with an estimate for a phase; yields a function that advances it. The time is noted when it ends."""
+        columns = [
+            TextColumn("[bold]round {task.fields[round]}[/] {task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        ]
         start = time.perf_counter()
         with Progress(*columns, console=self.console, disable=self.quiet) as bar:
             task = bar.add_task(name, total=total, round=round)
             yield lambda n=1: bar.advance(task, n)
-        append_lines(self.round(round) / "times.jsonl", [dict(phase=name, seconds=round_to(time.perf_counter() - start, 2))])
+        append_lines(
+            self.round(round) / "times.jsonl",
+            [dict(phase=name, seconds=round_to(time.perf_counter() - start, 2))],
+        )
 
-    def seconds(self, round:int) -> dict:
-        "Seconds per phase, interrupted attempts not included."
+    def seconds(self, round: int) -> dict:
+        """Seconds per phase, interrupted attempts not included."""
         times = {}
-        for row in read_lines(self.round(round) / "times.jsonl"): times[row["phase"]] = round_to(times.get(row["phase"], 0) + row["seconds"], 2)
+        for row in read_lines(self.round(round) / "times.jsonl"):
+            times[row["phase"]] = round_to(times.get(row["phase"], 0) + row["seconds"], 2)
         return times
 
 # %% ../nbs/10_evolve.ipynb #8a7b369a
-def training_problems(run, round:int) -> list:
-    "This round's problems: fresh ones, then unsolved ones of the round before."
+def training_problems(run, round: int) -> list:
+    """This round's problems: fresh ones, then unsolved ones of the round before."""
     s = run.settings
     n = s.of("problems", round)
     if s.problem_file:
@@ -122,90 +210,162 @@ def training_problems(run, round:int) -> list:
     before = read_lines(run.round(round - 1) / "search.jsonl") if round > 1 else []
     weights = draw_weights(before, levels) if before and s.adaptive else None
     fresh = generate(n, "train", s.seed, levels, start=(round - 1) * 100_000, weights=weights)
-    return fresh + [make_problem(i) for i in [row["problem_id"] for row in before if not row["solved"]][:s.carry]]
+    return fresh + [
+        make_problem(i)
+        for i in [row["problem_id"] for row in before if not row["solved"]][: s.carry]
+    ]
+
 
 def draw_weights(rows, levels) -> dict:
-    "(level, subject) -> how often to draw it, from the share p solved in the last round: sqrt(p) (1 - p), 0.05 at least. A level not drawn then counts as half as often solved as the one below."
+    """(level, subject) -> how often to draw it, from the share p solved in the last round: sqrt(p) (1 - p), 0.05 at least. A level not drawn then counts as half as often solved as the one below."""
     solved = {}
-    for r in rows: solved.setdefault((r["level"], r["subject"]), []).append(r["solved"])
+    for r in rows:
+        solved.setdefault((r["level"], r["subject"]), []).append(r["solved"])
     p, lowest = {}, min(level for level, _ in solved)
     for l in range(lowest, max(levels) + 1):
-        for s in SUBJECTS: p[l, s] = sum(found) / len(found) if (found := solved.get((l, s))) else p.get((l - 1, s), 1.0) / 2
-    return {(l, s): max(0.05, math.sqrt(p[l, s]) * (1 - p[l, s])) if l >= lowest else 0.05 for l in levels for s in SUBJECTS}
+        for s in SUBJECTS:
+            p[l, s] = (
+                sum(found) / len(found)
+                if (found := solved.get((l, s)))
+                else p.get((l - 1, s), 1.0) / 2
+            )
+    return {
+        (l, s): max(0.05, math.sqrt(p[l, s]) * (1 - p[l, s])) if l >= lowest else 0.05
+        for l in levels
+        for s in SUBJECTS
+    }
+
 
 def test_problems(settings) -> list:
-    "The held-out problems of every round."
-    return load_problems(settings.test_file)[:settings.test_problems] if settings.test_file else generate(settings.test_problems, "test", settings.seed)
+    """The held-out problems of every round."""
+    return (
+        load_problems(settings.test_file)[: settings.test_problems]
+        if settings.test_file
+        else generate(settings.test_problems, "test", settings.seed)
+    )
 
 # %% ../nbs/10_evolve.ipynb #b30f3eb3
-def is_solved(tree) -> bool: return any(x["correct"] for x in trajectories(tree))
+def is_solved(tree) -> bool:
+    return any(x["correct"] for x in trajectories(tree))
+
 
 def first_pass(run, problems, policy) -> list:
-    "One greedy program per problem, each a tree with one branch."
+    """One greedy program per problem, each a tree with one branch."""
     trees = [Tree(p.id, p.question) for p in problems]
-    found = [c for (c,) in policy.propose([(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True)]
-    for p, t, c, r in zip(problems, trees, found, run.executor.run([c.text for c in found])): add_program(t, c, r, p.answer, wrong=run.settings.wrong_reward)
+    found = [
+        c
+        for (c,) in policy.propose(
+            [(p.question, []) for p in problems], 1, [0] * len(problems), temperature=0, whole=True
+        )
+    ]
+    for p, t, c, r in zip(problems, trees, found, run.executor.run([c.text for c in found])):
+        add_program(t, c, r, p.answer, wrong=run.settings.wrong_reward)
     return trees
 
-def second_pass(run, problems, trees, policy, n:int):
-    "For the problems that the first pass left unsolved, `n` programs with one token changed, as further branches."
+
+def second_pass(run, problems, trees, policy, n: int):
+    """For the problems that the first pass left unsolved, `n` programs with one token changed, as further branches."""
     wrong = [(p, t) for p, t in zip(problems, trees) if not is_solved(t)]
     changed = one_changed(policy, [(t.question, t.steps(len(t.nodes) - 1)) for _, t in wrong], n)
     results = iter(run.executor.run([c.text for some in changed for c in some]))
     for (p, t), some in zip(wrong, changed):
-        for c in some: add_program(t, c, next(results), p.answer, wrong=run.settings.wrong_reward)
+        for c in some:
+            add_program(t, c, next(results), p.answer, wrong=run.settings.wrong_reward)
 
 # %% ../nbs/10_evolve.ipynb #3e9109d8
 def difficulty(tree) -> str:
-    "'easy', 'medium' or 'hard': all, some or none of the rollouts ended right."
+    """'easy', 'medium' or 'hard': all, some or none of the rollouts ended right."""
     rewards = [e["reward"] > 0 for e in tree.events if e["kind"] == "backup"]
     return "easy" if all(rewards) else "medium" if any(rewards) else "hard"
 
-def grow_trees(run, round:int, problems, policy, ppm) -> list:
-    "Search trees for problems, harder ones with more rollouts."
+
+def grow_trees(run, round: int, problems, policy, ppm) -> list:
+    """Search trees for problems, harder ones with more rollouts."""
     s = run.settings
     trees = [Tree(p.id, p.question) for p in problems]
     policy.top_k = s.top_k
-    more = dict(policy=policy, executor=run.executor, temperature=s.temperature, wrong=s.wrong_reward, candidates=s.of("candidates", round), max_depth=s.max_depth, ppm=ppm,
-                references={p.id: p.answer for p in problems}, seed=derive_seed(s.seed, "search", round))
+    more = dict(
+        policy=policy,
+        executor=run.executor,
+        temperature=s.temperature,
+        wrong=s.wrong_reward,
+        candidates=s.of("candidates", round),
+        max_depth=s.max_depth,
+        ppm=ppm,
+        references={p.id: p.answer for p in problems},
+        seed=derive_seed(s.seed, "search", round),
+    )
     search(trees, rollouts=s.of("rollouts", round), **more)
     for kind, rollouts in zip(("medium", "hard"), s.more_rollouts):
         search([t for t in trees if difficulty(t) == kind], rollouts=rollouts, **more)
     return trees
 
 # %% ../nbs/10_evolve.ipynb #5be11004
-def search_wave(run, round:int, problems, policy, ppm, limits) -> tuple:
-    "Trees for a wave of problems, those of the cheap passes; grown ones for at most `limits` (wrong, right) of them. And what solved each: 'greedy', 'changed', 'tree' or None."
+def search_wave(run, round: int, problems, policy, ppm, limits) -> tuple:
+    """Trees for a wave of problems, those of the cheap passes; grown ones for at most `limits` (wrong, right) of them. And what solved each: 'greedy', 'changed', 'tree' or None."""
     trees = first_pass(run, problems, policy)
     solved_by = ["greedy" if is_solved(t) else None for t in trees]
-    if n := run.settings.of("discrepancies", round): second_pass(run, problems, trees, policy, n)
+    if n := run.settings.of("discrepancies", round):
+        second_pass(run, problems, trees, policy, n)
     solved_by = [by or ("changed" if is_solved(t) else None) for t, by in zip(trees, solved_by)]
-    chosen = [i for right, limit in zip((False, True), limits) for i in [i for i, t in enumerate(trees) if is_solved(t) == right][:limit]]
+    chosen = [
+        i
+        for right, limit in zip((False, True), limits)
+        for i in [i for i, t in enumerate(trees) if is_solved(t) == right][:limit]
+    ]
     for i, tree in zip(chosen, grow_trees(run, round, [problems[i] for i in chosen], policy, ppm)):
         tree.tokens += trees[i].tokens
-        if is_solved(tree) or not is_solved(trees[i]): trees[i] = tree
-        else: trees[i].tokens = tree.tokens  # what is solved stays solved
+        if is_solved(tree) or not is_solved(trees[i]):
+            trees[i] = tree
+        else:
+            trees[i].tokens = tree.tokens  # what is solved stays solved
     return trees, [by or ("tree" if is_solved(t) else None) for t, by in zip(trees, solved_by)]
 
-def search_phase(run, round:int, policy, ppm):
-    "One finished tree a line in search.jsonl. An interrupted wave is computed again, with the same result."
+
+def search_phase(run, round: int, policy, ppm):
+    """One finished tree a line in search.jsonl. An interrupted wave is computed again, with the same result."""
     s, path = run.settings, run.round(round) / "search.jsonl"
     problems = training_problems(run, round)
     done = {row["problem_id"] for row in read_lines(path)}
-    if len(done) == len(problems): return
+    if len(done) == len(problems):
+        return
     with run.phase(round, "search", len(problems)) as advance:
         for at in range(0, len(problems), s.wave):
-            wave = problems[at:at + s.wave]
+            wave = problems[at : at + s.wave]
             if not all(p.id in done for p in wave):
-                trees, solved_by = search_wave(run, round, wave, policy, ppm, [math.ceil(s.of(name, round) * len(wave) / len(problems)) for name in ("trees", "solved_trees")])
-                append_lines(path, [dict(tree_to_json(t), level=p.level, subject=p.subject, solved=by is not None, solved_by=by) for p, t, by in zip(wave, trees, solved_by) if p.id not in done])
+                trees, solved_by = search_wave(
+                    run,
+                    round,
+                    wave,
+                    policy,
+                    ppm,
+                    [
+                        math.ceil(s.of(name, round) * len(wave) / len(problems))
+                        for name in ("trees", "solved_trees")
+                    ],
+                )
+                append_lines(
+                    path,
+                    [
+                        dict(
+                            tree_to_json(t),
+                            level=p.level,
+                            subject=p.subject,
+                            solved=by is not None,
+                            solved_by=by,
+                        )
+                        for p, t, by in zip(wave, trees, solved_by)
+                        if p.id not in done
+                    ],
+                )
             advance(len(wave))
 
 # %% ../nbs/10_evolve.ipynb #d8f0229a
-def select_phase(run, round:int):
-    "selected.jsonl and pairs.jsonl from this round's trees."
+def select_phase(run, round: int):
+    """selected.jsonl and pairs.jsonl from this round's trees."""
     folder = run.round(round)
-    if (folder / "selected.jsonl").exists() and (folder / "pairs.jsonl").exists(): return
+    if (folder / "selected.jsonl").exists() and (folder / "pairs.jsonl").exists():
+        return
     rows, pairs = [], []
     for line in read_lines(folder / "search.jsonl"):
         tree = tree_from_json(line)
@@ -214,95 +374,214 @@ def select_phase(run, round:int):
     write_lines(folder / "pairs.jsonl", pairs)
     write_lines(folder / "selected.jsonl", run.models.choose(rows, round))
 
-def rows_until(run, round:int, name:str) -> list:
-    "Rows of a file from all rounds up to this one, oldest first."
+
+def rows_until(run, round: int, name: str) -> list:
+    """Rows of a file from all rounds up to this one, oldest first."""
     return [row for k in range(1, round + 1) for row in read_lines(run.round(k) / name)]
 
 # %% ../nbs/10_evolve.ipynb #62182e29
-def sft_phase(run, round:int) -> Policy:
-    "This round's policy, trained or loaded."
+def sft_phase(run, round: int) -> Policy:
+    """This round's policy, trained or loaded."""
     s, folder = run.settings, run.round(round) / "policy"
     if not is_complete(folder):
-        policy = run.models.load_policy(run.round(0 if s.sft_from == "base" else round - 1) / "policy")
-        rows = run.models.seed_rows(s, round) + [r for r in rows_until(run, round, "selected.jsonl") if not held_out(r["problem_id"])]
+        policy = run.models.load_policy(
+            run.round(0 if s.sft_from == "base" else round - 1) / "policy"
+        )
+        rows = run.models.seed_rows(s, round) + [
+            r for r in rows_until(run, round, "selected.jsonl") if not held_out(r["problem_id"])
+        ]
         steps = min(s.sft_at_most, steps_for(len(rows), s.sft_passes, s.batch_size, s.sft_at_least))
-        training_rows = rows if s.problem_file or not s.renumber else renumbered(rows, math.ceil(steps * s.batch_size / len(rows)), derive_seed(s.seed, "renumber", round))
+        training_rows = (
+            rows
+            if s.problem_file or not s.renumber
+            else renumbered(
+                rows,
+                math.ceil(steps * s.batch_size / len(rows)),
+                derive_seed(s.seed, "renumber", round),
+            )
+        )
         with run.phase(round, "sft", steps) as advance:
-            losses = run.models.fine_tune(policy, training_rows, steps, s.batch_size, s.lr, derive_seed(s.seed, "sft", round), on_step=lambda *_: advance(), muon_lr=s.muon_lr)
-            publish(folder, lambda f: (run.models.save_policy(policy, f), (f / "training.json").write_text(json.dumps(dict(rows=len(rows), steps=steps, loss=sum(losses[-20:]) / len(losses[-20:]))))))
+            losses = run.models.fine_tune(
+                policy,
+                training_rows,
+                steps,
+                s.batch_size,
+                s.lr,
+                derive_seed(s.seed, "sft", round),
+                on_step=lambda *_: advance(),
+                muon_lr=s.muon_lr,
+            )
+            publish(
+                folder,
+                lambda f: (
+                    run.models.save_policy(policy, f),
+                    (f / "training.json").write_text(
+                        json.dumps(
+                            dict(
+                                rows=len(rows),
+                                steps=steps,
+                                loss=sum(losses[-20:]) / len(losses[-20:]),
+                            )
+                        )
+                    ),
+                ),
+            )
     return run.models.load_policy(folder)
 
-def ppm_phase(run, round:int, policy) -> PPM:
-    "This round's PPM, trained or loaded."
+
+def ppm_phase(run, round: int, policy) -> PPM:
+    """This round's PPM, trained or loaded."""
     s, folder = run.settings, run.round(round) / "ppm"
     if not is_complete(folder):
         ppm = run.models.new_ppm(policy, reads=s.ppm_reads)
-        pairs = [p for p in rows_until(run, round, "pairs.jsonl") if not held_out(p["problem_id"])][-s.max_pairs:]
+        pairs = [p for p in rows_until(run, round, "pairs.jsonl") if not held_out(p["problem_id"])][
+            -s.max_pairs :
+        ]
         steps = s.of("ppm_steps", round)
         with run.phase(round, "ppm", steps) as advance:
-            if pairs: run.models.fit_pairs(ppm, pairs, steps, s.pair_batch, s.ppm_lr, derive_seed(s.seed, "ppm", round), on_step=lambda *_: advance())
-            publish(folder, lambda f: (run.models.save_ppm(ppm, f), (f / "training.json").write_text(json.dumps(dict(pairs=len(pairs))))))
+            if pairs:
+                run.models.fit_pairs(
+                    ppm,
+                    pairs,
+                    steps,
+                    s.pair_batch,
+                    s.ppm_lr,
+                    derive_seed(s.seed, "ppm", round),
+                    on_step=lambda *_: advance(),
+                )
+            publish(
+                folder,
+                lambda f: (
+                    run.models.save_ppm(ppm, f),
+                    (f / "training.json").write_text(json.dumps(dict(pairs=len(pairs)))),
+                ),
+            )
     return run.models.load_ppm(folder)
 
 # %% ../nbs/10_evolve.ipynb #2462b101
-def evaluate_phase(run, round:int, policy, ppm):
-    "eval.jsonl and this round's line in metrics.jsonl."
+def evaluate_phase(run, round: int, policy, ppm):
+    """eval.jsonl and this round's line in metrics.jsonl."""
     s, folder = run.settings, run.round(round)
     problems = test_problems(s)
     # The out-of-distribution split is not for following a run: only where it starts and where it ends.
-    harder = generate(s.ood_problems, "ood", s.seed) if round in (0, s.rounds) and not s.test_file else []
+    harder = (
+        generate(s.ood_problems, "ood", s.seed)
+        if round in (0, s.rounds) and not s.test_file
+        else []
+    )
     splits = [("test", problems, s.search_problems), ("ood", harder, s.ood_search_problems)]
     if not (folder / "eval.jsonl").exists():
         rows = []
-        with run.phase(round, "evaluate", sum(len(some) + (min(n, len(some)) * s.eval_rollouts if ppm else 0) for _, some, n in splits)) as advance:
+        with run.phase(
+            round,
+            "evaluate",
+            sum(
+                len(some) + (min(n, len(some)) * s.eval_rollouts if ppm else 0)
+                for _, some, n in splits
+            ),
+        ) as advance:
             for split, some, n in (x for x in splits if x[1]):
-                rows += [dict(r, split=split) for r in evaluate_policy(policy, run.executor, some, on_done=advance)]
+                rows += [
+                    dict(r, split=split)
+                    for r in evaluate_policy(policy, run.executor, some, on_done=advance)
+                ]
                 # Problems come with levels in turn, so the first ones are a balanced sample.
-                if ppm: rows += [dict(r, split=split) for r in evaluate_search(policy, ppm, run.executor, some[:n], s.eval_rollouts, s.eval_candidates, s.max_depth,
-                                             derive_seed(s.seed, "evaluate", round), on_rollout=lambda t: advance(), discrepancies=s.eval_discrepancies)[0]]
+                if ppm:
+                    rows += [
+                        dict(r, split=split)
+                        for r in evaluate_search(
+                            policy,
+                            ppm,
+                            run.executor,
+                            some[:n],
+                            s.eval_rollouts,
+                            s.eval_candidates,
+                            s.max_depth,
+                            derive_seed(s.seed, "evaluate", round),
+                            on_rollout=lambda t: advance(),
+                            discrepancies=s.eval_discrepancies,
+                        )[0]
+                    ]
             write_lines(folder / "eval.jsonl", rows)
     rows = read_lines(folder / "eval.jsonl")
-    of = lambda strategy, split="test": [r for r in rows if r["strategy"] == strategy and r["split"] == split]
+    of = lambda strategy, split="test": [
+        r for r in rows if r["strategy"] == strategy and r["split"] == split
+    ]
     searched = {r["problem_id"] for r in of("mcts")}
-    metrics = dict(round=round, policy=tally(of("greedy")), search=tally(of("mcts")) if ppm else None, coverage=None,
-                   policy_on_searched=tally([r for r in of("greedy") if r["problem_id"] in searched]) if ppm else None, oracle=tally(of("mcts"), "oracle") if ppm else None,
-                   tokens={strategy: sum(r["tokens"] for r in of(strategy)) for strategy in ("greedy", "mcts")})
-    if harder: metrics["ood"] = dict(policy=tally(of("greedy", "ood")), search=tally(of("mcts", "ood")) if ppm else None)
-    if round: metrics.update(training_diagnostics(run, round, ppm))
+    metrics = dict(
+        round=round,
+        policy=tally(of("greedy")),
+        search=tally(of("mcts")) if ppm else None,
+        coverage=None,
+        policy_on_searched=tally([r for r in of("greedy") if r["problem_id"] in searched])
+        if ppm
+        else None,
+        oracle=tally(of("mcts"), "oracle") if ppm else None,
+        tokens={
+            strategy: sum(r["tokens"] for r in of(strategy)) for strategy in ("greedy", "mcts")
+        },
+    )
+    if harder:
+        metrics["ood"] = dict(
+            policy=tally(of("greedy", "ood")), search=tally(of("mcts", "ood")) if ppm else None
+        )
+    if round:
+        metrics.update(training_diagnostics(run, round, ppm))
     metrics["seconds"] = run.seconds(round)
     append_lines(run.folder / "metrics.jsonl", [metrics])
 
-def training_diagnostics(run, round:int, ppm) -> dict:
-    "What the round's search and training produced; nothing in the loop reads it."
+
+def training_diagnostics(run, round: int, ppm) -> dict:
+    """What the round's search and training produced; nothing in the loop reads it."""
     s, folder = run.settings, run.round(round)
     trees = read_lines(folder / "search.jsonl")
-    fresh = trees[:s.of("problems", round)]
+    fresh = trees[: s.of("problems", round)]
     selected, pairs = read_lines(folder / "selected.jsonl"), read_lines(folder / "pairs.jsonl")
     accuracy = pair_accuracy(ppm, [p for p in pairs if held_out(p["problem_id"])])
-    found = dict(coverage=tally(fresh, "solved"), solved_by=dict(Counter(t["solved_by"] for t in fresh if t["solved"])), carried=dict(n=len(trees) - len(fresh), correct=sum(t["solved"] for t in trees[len(fresh):])),
-                 search_tokens=sum(t["tokens"] for t in trees), rollouts=sum(t["rollouts"] for t in trees), selected=len(selected), pairs=len(pairs),
-                 pair_accuracy={kind: list(counts) for kind, counts in accuracy.items()}, **{f"sft_{k}": v for k, v in json.loads((folder / "policy" / "training.json").read_text()).items()})
+    found = dict(
+        coverage=tally(fresh, "solved"),
+        solved_by=dict(Counter(t["solved_by"] for t in fresh if t["solved"])),
+        carried=dict(
+            n=len(trees) - len(fresh), correct=sum(t["solved"] for t in trees[len(fresh) :])
+        ),
+        search_tokens=sum(t["tokens"] for t in trees),
+        rollouts=sum(t["rollouts"] for t in trees),
+        selected=len(selected),
+        pairs=len(pairs),
+        pair_accuracy={kind: list(counts) for kind, counts in accuracy.items()},
+        **{
+            f"sft_{k}": v
+            for k, v in json.loads((folder / "policy" / "training.json").read_text()).items()
+        },
+    )
     if not s.problem_file:
-        sample = random.Random(derive_seed(s.seed, "false positives", round)).sample(selected, min(200, len(selected)))
-        wrong = false_positives(run.executor, sample, {r["problem_id"]: make_problem(r["problem_id"]) for r in sample})
+        sample = random.Random(derive_seed(s.seed, "false positives", round)).sample(
+            selected, min(200, len(selected))
+        )
+        wrong = false_positives(
+            run.executor, sample, {r["problem_id"]: make_problem(r["problem_id"]) for r in sample}
+        )
         found["false_positives"] = dict(n=len(sample), correct=sum(wrong))
     return found
 
 # %% ../nbs/10_evolve.ipynb #6e32db1c
 def run_rounds(run):
-    "Bootstrap, then round after round; whatever is on disk already is kept."
+    """Bootstrap, then round after round; whatever is on disk already is kept."""
     s = run.settings
     finished = {m["round"] for m in read_lines(run.folder / "metrics.jsonl")}
     if not is_complete(run.round(0) / "policy"):
         with run.phase(0, "base", sum(s.base_steps)) as advance:
             base = run.models.first_policy(s, on_step=lambda *_: advance())
             publish(run.round(0) / "policy", lambda f: run.models.save_policy(base, f))
-    if 0 not in finished: evaluate_phase(run, 0, run.models.load_policy(run.round(0) / "policy"), None)
+    if 0 not in finished:
+        evaluate_phase(run, 0, run.models.load_policy(run.round(0) / "policy"), None)
     show_round(run, 0)
     for k in range(1, s.rounds + 1):
         if k not in finished:
             policy = run.models.load_policy(run.round(k - 1) / "policy")
-            ppm = run.models.load_ppm(run.round(k - 1) / "ppm") if k >= s.ppm_from and k > 1 else None
+            ppm = (
+                run.models.load_ppm(run.round(k - 1) / "ppm") if k >= s.ppm_from and k > 1 else None
+            )
             search_phase(run, k, policy, ppm)
             select_phase(run, k)
             policy = sft_phase(run, k)
@@ -310,42 +589,92 @@ def run_rounds(run):
         show_round(run, k)
 
 # %% ../nbs/10_evolve.ipynb #5be11006
-def evolve(folder,
-           settings:Settings=None,  # default: the tiny model on a laptop CPU
-           resume:bool=False,  # go on with the run in `folder`
-           quiet:bool=False,
-           models=None,  # e.g. PretrainedModels(preset("smollm2-135m")); default: the tiny model
-           ) -> list:
-    "Run the loop in `folder`; returns the metrics, one dict per round. Raises StoreError if the folder cannot be used."
+def evolve(
+    folder,
+    settings: Settings = None,  # default: the tiny model on a laptop CPU
+    resume: bool = False,  # go on with the run in `folder`
+    quiet: bool = False,
+    models=None,  # e.g. PretrainedModels(preset("smollm2-135m")); default: the tiny model
+) -> list:
+    """Run the loop in `folder`; returns the metrics, one dict per round. Raises StoreError if the folder cannot be used."""
     folder = Path(folder)
     config = folder / "config.json"
-    if config.exists() and not resume: raise StoreError(f"{folder} holds a run already; go on with --resume or choose another --out")
-    if resume: settings = load_settings(folder, settings)
+    if config.exists() and not resume:
+        raise StoreError(
+            f"{folder} holds a run already; go on with --resume or choose another --out"
+        )
+    if resume:
+        settings = load_settings(folder, settings)
     settings = settings or Settings()
-    for path in filter(None, (settings.problem_file, settings.test_file)): load_problems(path)  # a bad file is said before hours of work
-    with RunLock(folder), Executor(workers=settings.workers, preload=settings.preload.split(), timeout=settings.timeout, allow_weak=settings.allow_weak_sandbox) as executor, sitting(folder, executor):
-        about = json.loads(config.read_text()) if resume else dict(preset=models.preset.name if models else "tiny", machine=dict(machine(), torch_threads=torch.get_num_threads()), isolation=executor.isolation.level)
-        write_text(config, json.dumps(dict(settings=asdict(settings), **{k: v for k, v in about.items() if k != "settings"}), indent=1))
+    for path in filter(None, (settings.problem_file, settings.test_file)):
+        load_problems(path)  # a bad file is said before hours of work
+    with (
+        RunLock(folder),
+        Executor(
+            workers=settings.workers,
+            preload=settings.preload.split(),
+            timeout=settings.timeout,
+            allow_weak=settings.allow_weak_sandbox,
+        ) as executor,
+        sitting(folder, executor),
+    ):
+        about = (
+            json.loads(config.read_text())
+            if resume
+            else dict(
+                preset=models.preset.name if models else "tiny",
+                machine=dict(machine(), torch_threads=torch.get_num_threads()),
+                isolation=executor.isolation.level,
+            )
+        )
+        write_text(
+            config,
+            json.dumps(
+                dict(
+                    settings=asdict(settings), **{k: v for k, v in about.items() if k != "settings"}
+                ),
+                indent=1,
+            ),
+        )
         run_rounds(Run(folder, settings, executor, quiet, models))
     write_record(folder)
     return read_lines(folder / "metrics.jsonl")
 
+
 def load_settings(folder, given=None) -> Settings:
-    "The settings of a run. Raises StoreError if there is none, or if `given` are others (more rounds are allowed)."
+    """The settings of a run. Raises StoreError if there is none, or if `given` are others (more rounds are allowed)."""
     config = Path(folder) / "config.json"
-    try: found = json.loads(config.read_text())["settings"]
-    except (OSError, ValueError, KeyError): raise StoreError(f"{config}: no readable settings there; start the run without --resume") from None
+    try:
+        found = json.loads(config.read_text())["settings"]
+    except (OSError, ValueError, KeyError):
+        raise StoreError(
+            f"{config}: no readable settings there; start the run without --resume"
+        ) from None
     unknown = set(found) - {f.name for f in fields(Settings)}
-    if unknown: raise StoreError(f"{config}: a run of another version, with the setting {', '.join(sorted(unknown))}; go on with that version or choose another --out")
+    if unknown:
+        raise StoreError(
+            f"{config}: a run of another version, with the setting {', '.join(sorted(unknown))}; go on with that version or choose another --out"
+        )
     found = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
-    if given is None: return found
-    if given.rounds < found.rounds: raise StoreError(f"{folder} is a run of {found.rounds} rounds; --rounds can be raised only")
-    different = [f.name for f in fields(Settings) if f.name != "rounds" and getattr(found, f.name) != getattr(given, f.name)]
-    if different: raise StoreError(f"{folder} was started with other settings ({', '.join(different)}); leave them out or choose another --out")
+    if given is None:
+        return found
+    if given.rounds < found.rounds:
+        raise StoreError(f"{folder} is a run of {found.rounds} rounds; --rounds can be raised only")
+    different = [
+        f.name
+        for f in fields(Settings)
+        if f.name != "rounds" and getattr(found, f.name) != getattr(given, f.name)
+    ]
+    if different:
+        raise StoreError(
+            f"{folder} was started with other settings ({', '.join(different)}); leave them out or choose another --out"
+        )
     return given
 
 # %% ../nbs/10_evolve.ipynb #476ecb30
-def show_round(run, k:int):
-    "Print a finished round as one line."
+def show_round(run, k: int):
+    """Print a finished round as one line."""
     row = next(round_row(m) for m in read_lines(run.folder / "metrics.jsonl") if m["round"] == k)
-    run.console.print("  ".join(f"[dim]{name}[/] {value}" for name, value in row.items()), highlight=False)
+    run.console.print(
+        "  ".join(f"[dim]{name}[/] {value}" for name, value in row.items()), highlight=False
+    )

@@ -6,140 +6,282 @@
 __all__ = ['STATUSES', 'FIXES', 'STALLED', 'SandboxError', 'Result', 'read_message', 'Isolation', 'Executor']
 
 # %% ../nbs/03_executor.ipynb #1b6ea0b2
-import json, os, platform, selectors, signal, struct, subprocess, sys, threading, time, weakref
+import json
+import os
+import platform
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+
 import rstar_nb
 from .sandbox import PROBES, level
 from .zygote import ENDED, FLOOD, HEADER, LOST, MEMORY, MESSAGE, TIMEOUT
 
 # %% ../nbs/03_executor.ipynb #814d0168
-class SandboxError(RuntimeError): "The sandbox cannot be started, or isolates less than was asked for."
+class SandboxError(RuntimeError):
+    """The sandbox cannot be started, or isolates less than was asked for."""
+
 
 @dataclass(frozen=True)
 class Result:
-    "What one program did."
-    status: str          # ok, error, timeout, memory, output or killed
-    answer: object       # plain data: the value of `answer` after the program ran; None if there is none
-    stdout: str          # what it printed, cut at 10,000 characters
-    error: str|None      # for example "NameError: name 'x' is not defined (line 3)"
-    seconds: float       # CPU seconds, from the kernel's clock of the process
-    @property
-    def ok(self): "Did it run to its end?"; return self.status == 'ok'
+    """What one program did."""
 
-STATUSES = ('ok', 'error', 'memory', 'output')     # what a child may say of itself; the rest is seen from outside
+    status: str  # ok, error, timeout, memory, output or killed
+    answer: object  # plain data: the value of `answer` after the program ran; None if there is none
+    stdout: str  # what it printed, cut at 10,000 characters
+    error: str | None  # for example "NameError: name 'x' is not defined (line 3)"
+    seconds: float  # CPU seconds, from the kernel's clock of the process
+
+    @property
+    def ok(self):
+        """Did it run to its end?"""
+        return self.status == "ok"
+
+
+STATUSES = (
+    "ok",
+    "error",
+    "memory",
+    "output",
+)  # what a child may say of itself; the rest is seen from outside
 
 # %% ../nbs/03_executor.ipynb #bfa30231
 def _signal_name(n):
-    try: return signal.Signals(n).name
-    except ValueError: return f'signal {n}'
+    try:
+        return signal.Signals(n).name
+    except ValueError:
+        return f"signal {n}"
+
 
 def read_message(
-    data:bytes, # the child's message, not yet trusted
-    verdict:int, # what the zygote saw
-    status:int, # wait status where the child ended by itself
-    cpu:float, # CPU seconds
-    timeout:float, # CPU seconds allowed
-    )->Result:
-    "Check a child's message field by field; whatever is not as it should be costs that child its result."
-    def bad(status, error): return Result(status, None, '', error, cpu)
-    if verdict == TIMEOUT: return bad('timeout', f'stopped after {cpu:.1f} s of CPU' if cpu >= timeout else 'stopped: it waited too long')
-    if verdict == FLOOD: return bad('output', 'the result is too long')
-    if verdict == MEMORY: return bad('memory', 'stopped: it took too much memory')
+    data: bytes,  # the child's message, not yet trusted
+    verdict: int,  # what the zygote saw
+    status: int,  # wait status where the child ended by itself
+    cpu: float,  # CPU seconds
+    timeout: float,  # CPU seconds allowed
+) -> Result:
+    """Check a child's message field by field; whatever is not as it should be costs that child its result."""
+
+    def bad(status, error):
+        return Result(status, None, "", error, cpu)
+
+    if verdict == TIMEOUT:
+        return bad(
+            "timeout",
+            f"stopped after {cpu:.1f} s of CPU"
+            if cpu >= timeout
+            else "stopped: it waited too long",
+        )
+    if verdict == FLOOD:
+        return bad("output", "the result is too long")
+    if verdict == MEMORY:
+        return bad("memory", "stopped: it took too much memory")
     if verdict == ENDED:
         sig = status & 127
-        if sig == signal.SIGXCPU or (sig == signal.SIGKILL and cpu >= timeout): return bad('timeout', f'stopped after {cpu:.1f} s of CPU')
-        return bad('killed', f'ended by {_signal_name(sig)}' if sig else f'ended with code {status >> 8} before it gave a result')
+        if sig == signal.SIGXCPU or (sig == signal.SIGKILL and cpu >= timeout):
+            return bad("timeout", f"stopped after {cpu:.1f} s of CPU")
+        return bad(
+            "killed",
+            f"ended by {_signal_name(sig)}"
+            if sig
+            else f"ended with code {status >> 8} before it gave a result",
+        )
     try:
         m = json.loads(data)
-        if set(m) != {'status', 'answer', 'stdout', 'error'} or m['status'] not in STATUSES: raise ValueError
-        if not isinstance(m['stdout'], str) or not isinstance(m['error'], (str, type(None))): raise ValueError
-        return Result(m['status'], m['answer'], m['stdout'][:10_000], m['error'] and m['error'][:1000], cpu)
-    except (ValueError, TypeError, RecursionError): return bad('killed', 'it sent a broken result')
+        if set(m) != {"status", "answer", "stdout", "error"} or m["status"] not in STATUSES:
+            raise ValueError
+        if not isinstance(m["stdout"], str) or not isinstance(m["error"], (str, type(None))):
+            raise ValueError
+        return Result(
+            m["status"], m["answer"], m["stdout"][:10_000], m["error"] and m["error"][:1000], cpu
+        )
+    except (ValueError, TypeError, RecursionError):
+        return bad("killed", "it sent a broken result")
 
 # %% ../nbs/03_executor.ipynb #2d567976
 @dataclass(frozen=True)
 class Isolation:
-    "What the sandbox's attack on itself showed."
-    level: int           # 0 nothing, 1 limits, 2 no side effects, 3 compute only
-    layers: dict         # layer -> 'on', 'switched off' or 'missing: why'
-    probes: dict         # probe -> what stopped it, '' if nothing did
-    startup: float       # seconds until the slowest zygote was ready
-    def open(self): "What is not protected, in words."; return [PROBES[p][2] for p in PROBES if not self.probes.get(p)]
+    """What the sandbox's attack on itself showed."""
+
+    level: int  # 0 nothing, 1 limits, 2 no side effects, 3 compute only
+    layers: dict  # layer -> 'on', 'switched off' or 'missing: why'
+    probes: dict  # probe -> what stopped it, '' if nothing did
+    startup: float  # seconds until the slowest zygote was ready
+
+    def open(self):
+        """What is not protected, in words."""
+        return [PROBES[p][2] for p in PROBES if not self.probes.get(p)]
+
     def __str__(self):
-        name = ('no isolation', 'limits only: stops accidents, not malice', 'no side effects', 'compute only')[self.level]
-        layers = ', '.join(f'{k} {v}' for k, v in self.layers.items())
+        name = (
+            "no isolation",
+            "limits only: stops accidents, not malice",
+            "no side effects",
+            "compute only",
+        )[self.level]
+        layers = ", ".join(f"{k} {v}" for k, v in self.layers.items())
         return f"L{self.level} ({name}); layers: {layers}; not protected: {', '.join(self.open()) or 'nothing that was probed'}"
 
-FIXES = dict(seatbelt='macOS', seccomp='a kernel with seccomp filters on x86_64 or aarch64', landlock='Linux 5.13 or newer with landlock in the lsm= list',
-             namespaces='user namespaces (sysctl kernel.unprivileged_userns_clone or apparmor_restrict_unprivileged_userns)',
-             limits='a POSIX system', uid='root')
+
+FIXES = dict(
+    seatbelt="macOS",
+    seccomp="a kernel with seccomp filters on x86_64 or aarch64",
+    landlock="Linux 5.13 or newer with landlock in the lsm= list",
+    namespaces="user namespaces (sysctl kernel.unprivileged_userns_clone or apparmor_restrict_unprivileged_userns)",
+    limits="a POSIX system",
+    uid="root",
+)
 
 # %% ../nbs/03_executor.ipynb #c69a7414
 _CODE = "import sys; sys.path.insert(0, sys.argv.pop()); from rstar_nb.zygote import main; del sys.path[0]; main()"
 
+
 class _Worker:
-    "One zygote as the host sees it."
+    """One zygote as the host sees it."""
+
     def __init__(self, cfg):
-        env = dict(PYTHONHASHSEED='0', PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8', TZ='UTC', HOME='/', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1')
-        if platform.libc_ver()[0] == 'glibc': env |= dict(PYTHONMALLOC='malloc', LD_BIND_NOW='1')     # cheaper forks, see 03d_zygote
-        self.proc = subprocess.Popen([sys.executable, '-P', '-c', _CODE, json.dumps(cfg), str(Path(rstar_nb.__file__).parent.parent)], env=env, cwd='/',
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if cfg.get('debug') else subprocess.DEVNULL, bufsize=0, start_new_session=True)
-        self.out, self.buffer, self.jobs, self.heard, self.lost = self.proc.stdout.fileno(), b'', deque(), 0., False
+        env = dict(
+            PYTHONHASHSEED="0",
+            PYTHONDONTWRITEBYTECODE="1",
+            LC_ALL="C.UTF-8",
+            TZ="UTC",
+            HOME="/",
+            OMP_NUM_THREADS="1",
+            OPENBLAS_NUM_THREADS="1",
+            MKL_NUM_THREADS="1",
+        )
+        if platform.libc_ver()[0] == "glibc":
+            env |= dict(PYTHONMALLOC="malloc", LD_BIND_NOW="1")  # cheaper forks, see 03d_zygote
+        self.proc = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                _CODE,
+                json.dumps(cfg),
+                str(Path(rstar_nb.__file__).parent.parent),
+            ],
+            env=env,
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if cfg.get("debug") else subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self.out, self.buffer, self.jobs, self.heard, self.lost = (
+            self.proc.stdout.fileno(),
+            b"",
+            deque(),
+            0.0,
+            False,
+        )
+
     def hello(self):
-        "The zygote's report about itself."
-        f = self.proc.stdout; head = f.read(4); text = b''
+        """The zygote's report about itself."""
+        f = self.proc.stdout
+        head = f.read(4)
+        text = b""
         if head and len(head) == 4:
-            n = struct.unpack('<I', head)[0]
-            while len(text) < n and (b := f.read(n - len(text))): text += b
-        if not text: raise SandboxError('the sandbox process did not start; run with debug=True to see why')
+            n = struct.unpack("<I", head)[0]
+            while len(text) < n and (b := f.read(n - len(text))):
+                text += b
+        if not text:
+            raise SandboxError("the sandbox process did not start; run with debug=True to see why")
         return json.loads(text)
+
     def send(self, job, source):
-        if not self.jobs: self.heard = time.monotonic()
+        if not self.jobs:
+            self.heard = time.monotonic()
         self.jobs.append(job)
-        self.proc.stdin.write(struct.pack('<I', len(source)) + source)
+        self.proc.stdin.write(struct.pack("<I", len(source)) + source)
+
     def receive(self):
-        "Finished jobs as (job, data, verdict, wait status, cpu); None when the zygote is gone."
+        """Finished jobs as (job, data, verdict, wait status, cpu); None when the zygote is gone."""
         b = os.read(self.out, 1 << 18)
-        if not b: return None
-        self.buffer += b; done = []; self.heard = time.monotonic()
+        if not b:
+            return None
+        self.buffer += b
+        done = []
+        self.heard = time.monotonic()
         while len(self.buffer) >= HEADER.size:
             n, verdict, *rest = HEADER.unpack_from(self.buffer)
-            if len(self.buffer) < HEADER.size + n: break
-            if verdict == LOST: self.lost, self.buffer = True, b''; break          # it ends, and no program is to blame
-            done.append((self.jobs.popleft(), self.buffer[HEADER.size:HEADER.size + n], verdict, *rest)); self.buffer = self.buffer[HEADER.size + n:]
+            if len(self.buffer) < HEADER.size + n:
+                break
+            if verdict == LOST:
+                self.lost, self.buffer = True, b""
+                break  # it ends, and no program is to blame
+            done.append(
+                (self.jobs.popleft(), self.buffer[HEADER.size : HEADER.size + n], verdict, *rest)
+            )
+            self.buffer = self.buffer[HEADER.size + n :]
         return done
+
     def close(self):
         for f in self.proc.stdin, self.proc.stdout:
-            try: f.close()
-            except OSError: pass
+            try:
+                f.close()
+            except OSError:
+                pass
         self.proc.wait()
 
 # %% ../nbs/03_executor.ipynb #eccd143b
-STALLED = 60.              # seconds beyond the wall limit after which a silent zygote is given up
+STALLED = 60.0  # seconds beyond the wall limit after which a silent zygote is given up
+
 
 def _close(workers):
-    while workers: workers.pop().close()
+    while workers:
+        workers.pop().close()
+
 
 class Executor:
-    "Runs programs nobody has read, each in a process of its own that can only compute."
-    def __init__(self,
-        workers:int=2, # zygotes; one a core
-        preload=('sympy', 'numpy'), # modules programs may import besides the standard library; () for plain Python
-        timeout:float=2.0, # CPU seconds a program
-        wall:float=None, # seconds on the wall a program; default 3 * timeout + 1
-        memory:int=256, # MB a program may allocate
-        min_level:int=2, # refuse to run below this isolation level
-        allow_weak:bool=False, # run below it all the same
-        without=(), # layers to leave out, to measure what they buy
-        debug:bool=False, # show what the zygotes write to stderr
-        ):
-        if os.name != 'posix': raise SandboxError('programs cannot be confined on Windows: install WSL (wsl --install) and run there')
-        self.workers, self.timeout, self.min_level, self.allow_weak = workers, timeout, min_level, allow_weak
-        self.cfg = dict(preload=list(preload), timeout=timeout, wall=wall or 3 * timeout + 1, memory=memory << 20, without=list(without), path=[p for p in sys.path if p], debug=debug)
-        self._lock, self._owner = threading.Lock(), os.getpid()       # one call at a time
-        self._pool = []; self._finalizer = weakref.finalize(self, _close, self._pool)
+    """Runs programs nobody has read, each in a process of its own that can only compute."""
+
+    def __init__(
+        self,
+        workers: int = 2,  # zygotes; one a core
+        preload=(
+            "sympy",
+            "numpy",
+        ),  # modules programs may import besides the standard library; () for plain Python
+        timeout: float = 2.0,  # CPU seconds a program
+        wall: float | None = None,  # seconds on the wall a program; default 3 * timeout + 1
+        memory: int = 256,  # MB a program may allocate
+        min_level: int = 2,  # refuse to run below this isolation level
+        allow_weak: bool = False,  # run below it all the same
+        without=(),  # layers to leave out, to measure what they buy
+        debug: bool = False,  # show what the zygotes write to stderr
+    ):
+        if os.name != "posix":
+            raise SandboxError(
+                "programs cannot be confined on Windows: install WSL (wsl --install) and run there"
+            )
+        self.workers, self.timeout, self.min_level, self.allow_weak = (
+            workers,
+            timeout,
+            min_level,
+            allow_weak,
+        )
+        self.cfg = dict(
+            preload=list(preload),
+            timeout=timeout,
+            wall=wall or 3 * timeout + 1,
+            memory=memory << 20,
+            without=list(without),
+            path=[p for p in sys.path if p],
+            debug=debug,
+        )
+        self._lock, self._owner = threading.Lock(), os.getpid()  # one call at a time
+        self._pool = []
+        self._finalizer = weakref.finalize(self, _close, self._pool)
         self.isolation = None
         self._start()
 
@@ -148,65 +290,111 @@ class Executor:
         self._pool += fresh
         try:
             for hello in [w.hello() for w in fresh]:
-                self.isolation = Isolation(level(hello['probes']), hello['layers'], hello['probes'], max(hello['startup'], self.isolation.startup if self.isolation else 0))
+                self.isolation = Isolation(
+                    level(hello["probes"]),
+                    hello["layers"],
+                    hello["probes"],
+                    max(hello["startup"], self.isolation.startup if self.isolation else 0),
+                )
                 self._check()
-        except BaseException: self.close(); raise
+        except BaseException:
+            self.close()
+            raise
 
     def _check(self):
         i = self.isolation
-        if i.level >= self.min_level or self.allow_weak: return
-        missing = '; '.join(f'{l} ({v}) needs {FIXES[l]}' for l, v in i.layers.items() if v != 'on')
-        raise SandboxError(f"isolation level L{i.level} is below L{self.min_level}: {', '.join(i.open())}. {missing}. To run all the same: allow_weak=True (--allow-weak-sandbox)")
+        if i.level >= self.min_level or self.allow_weak:
+            return
+        missing = "; ".join(f"{l} ({v}) needs {FIXES[l]}" for l, v in i.layers.items() if v != "on")
+        raise SandboxError(
+            f"isolation level L{i.level} is below L{self.min_level}: {', '.join(i.open())}. {missing}. To run all the same: allow_weak=True (--allow-weak-sandbox)"
+        )
 
     @property
-    def pids(self): "Process ids of the zygotes."; return [w.proc.pid for w in self._pool]
-    def close(self): "Stop all zygotes and whatever they run."; _close(self._pool)
-    def __enter__(self): return self
-    def __exit__(self, *exc): self.close()
+    def pids(self):
+        """Process ids of the zygotes."""
+        return [w.proc.pid for w in self._pool]
 
-    def run(self,
-        programs:list, # source texts
-        )->list: # a `Result` each, in the same order
-        "Run every program once, equal ones together."
+    def close(self):
+        """Stop all zygotes and whatever they run."""
+        _close(self._pool)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def run(
+        self,
+        programs: list,  # source texts
+    ) -> list:  # a `Result` each, in the same order
+        """Run every program once, equal ones together."""
         unique = list(dict.fromkeys(programs))
-        if self._owner != os.getpid(): self._lock, self._owner = threading.Lock(), os.getpid(); self.close()    # a fork of us: the zygotes are not ours
+        if self._owner != os.getpid():
+            self._lock, self._owner = threading.Lock(), os.getpid()
+            self.close()  # a fork of us: the zygotes are not ours
         with self._lock:
-            try: done = self._run(unique)
-            except BaseException: self.close(); raise      # Ctrl-C: what is running dies; the next call starts afresh
+            try:
+                done = self._run(unique)
+            except BaseException:
+                self.close()
+                raise  # Ctrl-C: what is running dies; the next call starts afresh
         return [done[p] for p in programs]
 
     def _run(self, programs):
-        if len(self._pool) < self.workers: self._start()
-        done = {p: Result('error', None, '', 'the program is too long', 0.) for p in programs if len(p) > MESSAGE // 4}
+        if len(self._pool) < self.workers:
+            self._start()
+        done = {
+            p: Result("error", None, "", "the program is too long", 0.0)
+            for p in programs
+            if len(p) > MESSAGE // 4
+        }
         todo, self._losses = deque(p for p in programs if p not in done), 0
         with selectors.DefaultSelector() as sel:
-            for w in self._pool: sel.register(w.out, selectors.EVENT_READ, w)
+            for w in self._pool:
+                sel.register(w.out, selectors.EVENT_READ, w)
             while todo or any(w.jobs for w in self._pool):
-                for w in list(self._pool): self._feed(w, todo)
-                for key, _ in sel.select(STALLED): self._collect(key.data, sel, todo, done)
+                for w in list(self._pool):
+                    self._feed(w, todo)
+                for key, _ in sel.select(STALLED):
+                    self._collect(key.data, sel, todo, done)
                 for w in self._pool:
-                    if w.jobs and time.monotonic() - w.heard > self.cfg['wall'] + STALLED: w.proc.kill()
+                    if w.jobs and time.monotonic() - w.heard > self.cfg["wall"] + STALLED:
+                        w.proc.kill()
         return done
 
     def _collect(self, w, sel, todo, done):
         got = w.receive()
-        if got is None: return self._replace(w, sel, todo, done)
-        for p, *seen in got: done[p], self._losses = read_message(*seen, self.timeout), 0
+        if got is None:
+            return self._replace(w, sel, todo, done)
+        for p, *seen in got:
+            done[p], self._losses = read_message(*seen, self.timeout), 0
 
     def _feed(self, w, todo):
-        "Keep a few programs in a zygote's pipe, two towards the end; few enough that no write can block."
+        """Keep a few programs in a zygote's pipe, two towards the end; few enough that no write can block."""
         depth = min(8, 2 + len(todo) // (8 * self.workers))
-        while todo and (not w.jobs or (len(w.jobs) < depth and sum(map(len, w.jobs)) + len(todo[0]) < 10_000)):
+        while todo and (
+            not w.jobs or (len(w.jobs) < depth and sum(map(len, w.jobs)) + len(todo[0]) < 10_000)
+        ):
             p = todo.popleft()
-            try: w.send(p, p.encode('utf-8', 'surrogatepass'))
-            except BrokenPipeError: return
+            try:
+                w.send(p, p.encode("utf-8", "surrogatepass"))
+            except BrokenPipeError:
+                return
 
     def _replace(self, w, sel, todo, done):
-        "A zygote is gone: the program it ran is the suspect, those that waited go back, and a new zygote starts."
-        sel.unregister(w.out); self._pool.remove(w)
-        if w.jobs and not w.lost: done[w.jobs.popleft()] = Result('killed', None, '', 'the sandbox process died', 0.)
+        """A zygote is gone: the program it ran is the suspect, those that waited go back, and a new zygote starts."""
+        sel.unregister(w.out)
+        self._pool.remove(w)
+        if w.jobs and not w.lost:
+            done[w.jobs.popleft()] = Result("killed", None, "", "the sandbox process died", 0.0)
         self._losses += w.lost
-        todo.extendleft(reversed(w.jobs)); w.close()
-        if self._losses > 3: raise SandboxError('no child can enter the sandbox any more; run with debug=True to see why')
+        todo.extendleft(reversed(w.jobs))
+        w.close()
+        if self._losses > 3:
+            raise SandboxError(
+                "no child can enter the sandbox any more; run with debug=True to see why"
+            )
         self._start()
         sel.register(self._pool[-1].out, selectors.EVENT_READ, self._pool[-1])

@@ -10,23 +10,41 @@ __all__ = ['STRATEGIES', 'Tokens', 'Program', 'Thought', 'read_tokens', 'scored_
 
 # %% ../nbs/11_deep_thinking.ipynb #d1ed2c5a
 from dataclasses import dataclass, field, replace
+
 from .policy import STEP_END, derive_seed
-from .search import ROOT, Tree, answer_key, backup, best_child, evaluate, expand, grow, programs_of, record_execution, select
+from rstar_nb.search import (
+    ROOT,
+    Tree,
+    answer_key,
+    backup,
+    best_child,
+    evaluate,
+    expand,
+    grow,
+    programs_of,
+    record_execution,
+    select,
+)
 from .ucb import puct, uct
 
 # %% ../nbs/11_deep_thinking.ipynb #b933ef4a
 @dataclass
 class Tokens:
-    "Tokens spent on one question."
+    """Tokens spent on one question."""
+
     generated: int = 0  # written by the policy; the budget is about these
     prefix: int = 0  # read by the policy before it writes
     scored: int = 0  # read by a reward model
+
     @property
-    def total(self) -> int: return self.generated + self.prefix + self.scored
+    def total(self) -> int:
+        return self.generated + self.prefix + self.scored
+
 
 @dataclass
 class Program:
-    "A program that ran to its end and has an answer."
+    """A program that ran to its end and has an answer."""
+
     steps: list
     answer: object  # value of `answer` after it ran
     logprob: float = 0.0  # log-probability of its tokens under the policy
@@ -34,9 +52,11 @@ class Program:
     scores: dict = field(default_factory=dict)  # number of steps read -> PPM score in [-1, 1]
     orm: float = None  # ORM score in [-1, 1]; None = not scored
 
+
 @dataclass
 class Thought:
-    "What a strategy has found for one question. It holds no reference answer."
+    """What a strategy has found for one question. It holds no reference answer."""
+
     id: str
     question: str
     programs: list = field(default_factory=list)  # finished ones, in the order they were found
@@ -45,44 +65,72 @@ class Thought:
     chosen: Program = None  # None = no program was finished
 
 # %% ../nbs/11_deep_thinking.ipynb #91fe2e66
-def _begin(questions): return [Thought(id, question) for id, question in questions]
+def _begin(questions):
+    return [Thought(id, question) for id, question in questions]
+
 
 def read_tokens(policy, prefixes) -> int:
-    "Tokens of (question, steps) prefixes."
+    """Tokens of (question, steps) prefixes."""
     return sum(len(policy.encode(q, steps)) for q, steps in prefixes)
 
+
 def scored_tokens(policy, prefixes) -> int:
-    "Tokens a PPM reads to score them in one call: what siblings have in common is read once."
+    """Tokens a PPM reads to score them in one call: what siblings have in common is read once."""
     families = {(q, *steps[:-1]) for q, steps in prefixes}
-    return read_tokens(policy, prefixes) - sum(len(policy.encode(q, steps[:-1])) for q, steps in prefixes) + read_tokens(policy, [(q, steps) for q, *steps in families])
+    return (
+        read_tokens(policy, prefixes)
+        - sum(len(policy.encode(q, steps[:-1])) for q, steps in prefixes)
+        + read_tokens(policy, [(q, steps) for q, *steps in families])
+    )
+
 
 def _run(thoughts, drawn, executor):
-    "Run the drawn candidates of each thought; those that end with an answer become its programs."
+    """Run the drawn candidates of each thought; those that end with an answer become its programs."""
     results = iter(executor.run([c.text for some in drawn for c in some]))
     for t, some in zip(thoughts, drawn):
         for c, r in [(c, next(results)) for c in some]:
-            if r.status == "ok" and r.answer is not None: t.programs.append(Program(c.text.split(STEP_END), r.answer, c.logprob))
+            if r.status == "ok" and r.answer is not None:
+                t.programs.append(Program(c.text.split(STEP_END), r.answer, c.logprob))
     return thoughts
 
+
 def gather_greedy(questions, policy, executor, **_) -> list:
-    "The most likely program of each question."
+    """The most likely program of each question."""
     thoughts = _begin(questions)
-    drawn = policy.propose([(t.question, []) for t in thoughts], 1, [0] * len(thoughts), temperature=0, whole=True)
-    for t, (c,) in zip(thoughts, drawn): t.tokens = Tokens(len(c.ids), read_tokens(policy, [(t.question, [])]))
+    drawn = policy.propose(
+        [(t.question, []) for t in thoughts], 1, [0] * len(thoughts), temperature=0, whole=True
+    )
+    for t, (c,) in zip(thoughts, drawn):
+        t.tokens = Tokens(len(c.ids), read_tokens(policy, [(t.question, [])]))
     return _run(thoughts, drawn, executor)
 
-def gather_samples(questions, policy, executor, budget:int, seed:int=0,
-                   temperature:float=1.0, block:int=8,  # samples drawn at once
-                   **_) -> list:
-    "Whole programs, drawn one after the other until the budget is spent."
+
+def gather_samples(
+    questions,
+    policy,
+    executor,
+    budget: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    block: int = 8,  # samples drawn at once
+    **_,
+) -> list:
+    """Whole programs, drawn one after the other until the budget is spent."""
     thoughts, j = _begin(questions), 0
     drawn = {t.id: [] for t in thoughts}
     while active := [t for t in thoughts if t.tokens.generated < budget]:
-        found = policy.propose([(t.question, []) for t in active], block, [derive_seed(seed, t.id, "sample", j) for t in active], temperature, whole=True)
+        found = policy.propose(
+            [(t.question, []) for t in active],
+            block,
+            [derive_seed(seed, t.id, "sample", j) for t in active],
+            temperature,
+            whole=True,
+        )
         for t, candidates in zip(active, found):
             t.tokens.prefix += read_tokens(policy, [(t.question, [])])
             for c in candidates:
-                if t.tokens.generated >= budget: break  # drawn in the same block, but a single draw would have stopped here
+                if t.tokens.generated >= budget:
+                    break  # drawn in the same block, but a single draw would have stopped here
                 t.tokens.generated += max(1, len(c.ids))
                 drawn[t.id].append(c)
         j += 1
@@ -90,80 +138,181 @@ def gather_samples(questions, policy, executor, budget:int, seed:int=0,
 
 # %% ../nbs/11_deep_thinking.ipynb #834f1cda
 def best(programs, score):
-    "The program with the highest score, the first of equals; None if there is none."
+    """The program with the highest score, the first of equals; None if there is none."""
     return max(programs, key=score, default=None)
 
-def majority(programs, weight=lambda p: 1.0):
-    "A program of the answer with the largest total weight: of those, the one with the largest weight itself. None if there is none."
-    totals = {}
-    for p in programs: totals[answer_key(p.answer)] = totals.get(answer_key(p.answer), 0.0) + weight(p)
-    return best([p for p in programs if answer_key(p.answer) == max(totals, key=totals.get)], weight)
 
-def ppm_last(p) -> float: return p.scores[len(p.steps)]
-def ppm_min(p) -> float: return min(p.scores.values())
-def ppm_mean(p) -> float: return sum(p.scores.values()) / len(p.scores)
-def weight_by_ppm(p) -> float: return (p.scores.get(len(p.steps), 0.0) + 1) / 2
-def visits(p) -> float: return p.visits
-def orm_score(p) -> float: return p.orm
+def majority(programs, weight=lambda p: 1.0):
+    """A program of the answer with the largest total weight: of those, the one with the largest weight itself. None if there is none."""
+    totals = {}
+    for p in programs:
+        totals[answer_key(p.answer)] = totals.get(answer_key(p.answer), 0.0) + weight(p)
+    return best(
+        [p for p in programs if answer_key(p.answer) == max(totals, key=totals.get)], weight
+    )
+
+
+def ppm_last(p) -> float:
+    return p.scores[len(p.steps)]
+
+
+def ppm_min(p) -> float:
+    return min(p.scores.values())
+
+
+def ppm_mean(p) -> float:
+    return sum(p.scores.values()) / len(p.scores)
+
+
+def weight_by_ppm(p) -> float:
+    return (p.scores.get(len(p.steps), 0.0) + 1) / 2
+
+
+def visits(p) -> float:
+    return p.visits
+
+
+def orm_score(p) -> float:
+    return p.orm
 
 # %% ../nbs/11_deep_thinking.ipynb #4cd06731
 def _judge(thoughts, scorer, policy, prefixes_of, put):
-    "Score (question, steps) prefixes of all thoughts in one call; returns the tokens read for each thought."
-    wanted = [{(t.question, tuple(s)): None for p in t.programs for s in prefixes_of(p)} for t in thoughts]
+    """Score (question, steps) prefixes of all thoughts in one call; returns the tokens read for each thought."""
+    wanted = [
+        {(t.question, tuple(s)): None for p in t.programs for s in prefixes_of(p)} for t in thoughts
+    ]
     unique = list(dict.fromkeys(w for some in wanted for w in some))
     scores = dict(zip(unique, scorer.score([(q, list(s)) for q, s in unique]))) if unique else {}
     for t in thoughts:
         for p in t.programs:
-            for s in prefixes_of(p): put(p, len(s), scores[t.question, tuple(s)])
+            for s in prefixes_of(p):
+                put(p, len(s), scores[t.question, tuple(s)])
     return [scored_tokens(policy, some) for some in wanted]
 
-def read_nothing(thoughts, policy, **_): return [0] * len(thoughts)
-def read_last(thoughts, policy, ppm, **_): return _judge(thoughts, ppm, policy, lambda p: [p.steps], lambda p, n, x: p.scores.update({n: x}))
+
+def read_nothing(thoughts, policy, **_):
+    return [0] * len(thoughts)
+
+
+def read_last(thoughts, policy, ppm, **_):
+    return _judge(
+        thoughts, ppm, policy, lambda p: [p.steps], lambda p, n, x: p.scores.update({n: x})
+    )
+
+
 def read_steps(thoughts, policy, ppm, **_):
-    return _judge(thoughts, ppm, policy, lambda p: [p.steps[:i + 1] for i in range(len(p.steps))], lambda p, n, x: p.scores.update({n: x}))
-def read_outcome(thoughts, policy, orm, **_): return _judge(thoughts, orm, policy, lambda p: [p.steps], lambda p, n, x: setattr(p, "orm", x))
+    return _judge(
+        thoughts,
+        ppm,
+        policy,
+        lambda p: [p.steps[: i + 1] for i in range(len(p.steps))],
+        lambda p, n, x: p.scores.update({n: x}),
+    )
+
+
+def read_outcome(thoughts, policy, orm, **_):
+    return _judge(thoughts, orm, policy, lambda p: [p.steps], lambda p, n, x: setattr(p, "orm", x))
 
 # %% ../nbs/11_deep_thinking.ipynb #4899ee89
 def _beam_step(work, policy, executor, ppm, candidates, seed):
-    "Children for each (tree, node, times) entry: `times` calls of `candidates` each, one batch; run and scored."
+    """Children for each (tree, node, times) entry: `times` calls of `candidates` each, one batch; run and scored."""
     asked = [(t, i, j) for t, i, times in work for j in range(times)]
-    found = iter(policy.propose([(t.question, t.steps(i)) for t, i, _ in asked], candidates, [derive_seed(seed, t.problem_id, "beam", i, j) for t, i, j in asked]))
-    grown = [(t, expand(t, i, [c for _ in range(times) for c in next(found)])) for t, i, times in work]
-    for t, _, times in work: t.events[-1]["calls"] = times
+    found = iter(
+        policy.propose(
+            [(t.question, t.steps(i)) for t, i, _ in asked],
+            candidates,
+            [derive_seed(seed, t.problem_id, "beam", i, j) for t, i, j in asked],
+        )
+    )
+    grown = [
+        (t, expand(t, i, [c for _ in range(times) for c in next(found)])) for t, i, times in work
+    ]
+    for t, _, times in work:
+        t.events[-1]["calls"] = times
     results = iter(executor.run([p for t, ids in grown for p in programs_of(t, ids)]))
-    for t, ids in grown: record_execution(t, ids, [next(results) for _ in ids])
+    for t, ids in grown:
+        record_execution(t, ids, [next(results) for _ in ids])
     running = [(t, [i for i in ids if t.nodes[i].status == "ok"]) for t, ids in grown]
     scores = iter(ppm.score([(t.question, t.steps(i)) for t, ids in running for i in ids]))
     for t, ids in running:
-        for i in ids: t.nodes[i].ppm = next(scores)
+        for i in ids:
+            t.nodes[i].ppm = next(scores)
         t.log("score", nodes=ids, ppm=[t.nodes[i].ppm for i in ids])
 
-def beam_pass(trees, widths, limits,  # one width and one limit of tokens for each tree
-              policy, executor, ppm, candidates:int=4, max_depth:int=9, seed:int=0):
-    "Grow fresh trees by one beam search each, in lock-step."
+
+def beam_pass(
+    trees,
+    widths,
+    limits,  # one width and one limit of tokens for each tree
+    policy,
+    executor,
+    ppm,
+    candidates: int = 4,
+    max_depth: int = 9,
+    seed: int = 0,
+):
+    """Grow fresh trees by one beam search each, in lock-step."""
     beams, asked = {id(t): [ROOT] for t in trees}, {id(t): 0 for t in trees}
     for depth in range(max_depth):
         work = []
         for t, width, limit in zip(trees, widths, limits):
             going = [i for i in beams[id(t)] if not t.nodes[i].terminal]
-            cost = candidates * t.tokens / asked[id(t)] if asked[id(t)] else 0  # of one more beginning, in tokens
-            n = (width if depth == 0 else len(going)) if not cost else min(len(going), int((limit - t.tokens) / cost))
-            if not going or n < 1: continue
+            cost = (
+                candidates * t.tokens / asked[id(t)] if asked[id(t)] else 0
+            )  # of one more beginning, in tokens
+            n = (
+                (width if depth == 0 else len(going))
+                if not cost
+                else min(len(going), int((limit - t.tokens) / cost))
+            )
+            if not going or n < 1:
+                continue
             asked[id(t)] += n * candidates
             work += [(t, ROOT, n)] if depth == 0 else [(t, i, 1) for i in going[:n]]
-        if not work: return
+        if not work:
+            return
         _beam_step(work, policy, executor, ppm, candidates, seed)
         for t, width in zip(trees, widths):
             # Finished programs keep their place in the beam: a weak beginning does not go on because a good one is done.
-            ends = [n.id for n in t.nodes[1:] if n.status == "ok" and (n.terminal or t.depth(n.id) == depth + 1)]
+            ends = [
+                n.id
+                for n in t.nodes[1:]
+                if n.status == "ok" and (n.terminal or t.depth(n.id) == depth + 1)
+            ]
             beams[id(t)] = sorted(ends, key=lambda i: -t.nodes[i].ppm)[:width]
 
-def gather_beam(questions, policy, executor, budget:int, ppm, seed:int=0, candidates:int=4, max_depth:int=9, **_) -> list:
-    "A beam of width 1, then beams as wide as the rest of the budget allows."
-    thoughts, left, width, passes = _begin(questions), [budget] * len(questions), [1] * len(questions), 0
+
+def gather_beam(
+    questions,
+    policy,
+    executor,
+    budget: int,
+    ppm,
+    seed: int = 0,
+    candidates: int = 4,
+    max_depth: int = 9,
+    **_,
+) -> list:
+    """A beam of width 1, then beams as wide as the rest of the budget allows."""
+    thoughts, left, width, passes = (
+        _begin(questions),
+        [budget] * len(questions),
+        [1] * len(questions),
+        0,
+    )
     while going := [i for i, w in enumerate(width) if w]:
         fresh = [Tree(thoughts[i].id, thoughts[i].question) for i in going]
-        beam_pass(fresh, [width[i] for i in going], [left[i] for i in going], policy, executor, ppm, candidates, max_depth, derive_seed(seed, passes))
+        beam_pass(
+            fresh,
+            [width[i] for i in going],
+            [left[i] for i in going],
+            policy,
+            executor,
+            ppm,
+            candidates,
+            max_depth,
+            derive_seed(seed, passes),
+        )
         for i, tree in zip(going, fresh):
             thoughts[i].trees.append(tree)
             left[i] -= max(1, tree.tokens)
@@ -173,86 +322,190 @@ def gather_beam(questions, policy, executor, budget:int, ppm, seed:int=0, candid
 
 # %% ../nbs/11_deep_thinking.ipynb #637e4cc0
 def harvest(thought, policy):
-    "Programs and tokens of a thought from its trees."
+    """Programs and tokens of a thought from its trees."""
     for tree in thought.trees:
         at = {}  # node -> (PPM scores by depth, log-probability) of the path to it; parents come before children
         for n in tree.nodes:
             scores, logprob, depth = at.get(n.parent, ({}, 0.0, -1))
-            at[n.id] = ({**scores, depth + 1: n.ppm} if n.ppm is not None else scores, logprob + n.logprob, depth + 1)
+            at[n.id] = (
+                {**scores, depth + 1: n.ppm} if n.ppm is not None else scores,
+                logprob + n.logprob,
+                depth + 1,
+            )
             if n.terminal and n.status == "ok" and n.answer is not None:
-                thought.programs.append(Program(tree.steps(n.id), n.answer, at[n.id][1], n.node_visits, at[n.id][0]))
+                thought.programs.append(
+                    Program(tree.steps(n.id), n.answer, at[n.id][1], n.node_visits, at[n.id][0])
+                )
         thought.tokens.generated += tree.tokens
-        thought.tokens.prefix += sum(e.get("calls", 1) * len(policy.encode(tree.question, tree.steps(e["node"]))) for e in tree.events if e["kind"] == "expand")
-        thought.tokens.scored += sum(scored_tokens(policy, [(tree.question, tree.steps(i)) for i in e["nodes"]]) for e in tree.events if e["kind"] == "score")
+        thought.tokens.prefix += sum(
+            e.get("calls", 1) * len(policy.encode(tree.question, tree.steps(e["node"])))
+            for e in tree.events
+            if e["kind"] == "expand"
+        )
+        thought.tokens.scored += sum(
+            scored_tokens(policy, [(tree.question, tree.steps(i)) for i in e["nodes"]])
+            for e in tree.events
+            if e["kind"] == "score"
+        )
     return thought
 
 # %% ../nbs/11_deep_thinking.ipynb #9b4de550
-def gather_mcts(questions, policy, executor, budget:int, ppm=None, seed:int=0, candidates:int=4, max_depth:int=9, rule=uct,
-                most_trees:int=32,  # per question
-                **_) -> list:
-    "Trees for each question, one after the other, in lock-step over the questions, until the budgets are spent."
+def gather_mcts(
+    questions,
+    policy,
+    executor,
+    budget: int,
+    ppm=None,
+    seed: int = 0,
+    candidates: int = 4,
+    max_depth: int = 9,
+    rule=uct,
+    most_trees: int = 32,  # per question
+    **_,
+) -> list:
+    """Trees for each question, one after the other, in lock-step over the questions, until the budgets are spent."""
     thoughts = _begin(questions)
-    while active := [t for t in thoughts if sum(x.tokens for x in t.trees) < budget and not (len(t.trees) == most_trees and t.trees[-1].nodes[ROOT].exhausted)]:
+    while active := [
+        t
+        for t in thoughts
+        if sum(x.tokens for x in t.trees) < budget
+        and not (len(t.trees) == most_trees and t.trees[-1].nodes[ROOT].exhausted)
+    ]:
         for t in active:  # the number of a later tree is part of its id, and so of its seeds
-            if not t.trees or t.trees[-1].nodes[ROOT].exhausted: t.trees.append(Tree(f"{t.id} tree {len(t.trees) + 1}" if t.trees else t.id, t.question))
+            if not t.trees or t.trees[-1].nodes[ROOT].exhausted:
+                t.trees.append(
+                    Tree(f"{t.id} tree {len(t.trees) + 1}" if t.trees else t.id, t.question)
+                )
         leaves = [(t.trees[-1], select(t.trees[-1], rule)) for t in active]
-        grow([(t, i) for t, i in leaves if t.nodes[i].children is None and not t.nodes[i].terminal and t.depth(i) < max_depth],
-             policy, executor, candidates, ppm, 1.0, seed)
+        grow(
+            [
+                (t, i)
+                for t, i in leaves
+                if t.nodes[i].children is None
+                and not t.nodes[i].terminal
+                and t.depth(i) < max_depth
+            ],
+            policy,
+            executor,
+            candidates,
+            ppm,
+            1.0,
+            seed,
+        )
         for t, i in leaves:
-            if t.nodes[i].children and best_child(t, i, rule) is not None: t.cursor = i
-            else: backup(t, i, evaluate(t, i))
+            if t.nodes[i].children and best_child(t, i, rule) is not None:
+                t.cursor = i
+            else:
+                backup(t, i, evaluate(t, i))
     return [harvest(t, policy) for t in thoughts]
 
+
 def gather_mcts_puct(questions, policy, executor, **more) -> list:
-    "The same with PUCT: the policy's prior leads."
+    """The same with PUCT: the policy's prior leads."""
     return gather_mcts(questions, policy, executor, **{**more, "rule": puct})
 
 # %% ../nbs/11_deep_thinking.ipynb #86ecfbd3
 @dataclass(frozen=True)
 class Strategy:
-    "A way to spend tokens on a question."
+    """A way to spend tokens on a question."""
+
     name: str
     gather: object  # (questions, policy, executor, budget, ppm, seed, ...) -> thoughts
     choose: object  # programs -> program or None
     read: object = read_nothing  # (thoughts, policy, ppm, orm) -> tokens read for each
     needs: str = ""  # "ppm" or "orm" if it cannot do without
 
+
 def _mcts(name, gather):
-    return [Strategy(f"{name}/vote", gather, lambda ps: majority(ps, weight_by_ppm)), Strategy(f"{name}/ppm", gather, lambda ps: best(ps, ppm_last), needs="ppm"),
-            Strategy(f"{name}/visits", gather, lambda ps: majority(ps, visits))]
+    return [
+        Strategy(f"{name}/vote", gather, lambda ps: majority(ps, weight_by_ppm)),
+        Strategy(f"{name}/ppm", gather, lambda ps: best(ps, ppm_last), needs="ppm"),
+        Strategy(f"{name}/visits", gather, lambda ps: majority(ps, visits)),
+    ]
 
-STRATEGIES = {s.name: s for s in [
-    Strategy("greedy", gather_greedy, lambda ps: ps[0] if ps else None),
-    Strategy("majority", gather_samples, majority),
-    Strategy("best_of_n/ppm_last", gather_samples, lambda ps: best(ps, ppm_last), read_last, "ppm"),
-    Strategy("best_of_n/ppm_min", gather_samples, lambda ps: best(ps, ppm_min), read_steps, "ppm"),
-    Strategy("best_of_n/ppm_mean", gather_samples, lambda ps: best(ps, ppm_mean), read_steps, "ppm"),
-    Strategy("best_of_n/ppm_vote", gather_samples, lambda ps: majority(ps, weight_by_ppm), read_last, "ppm"),
-    Strategy("best_of_n/orm", gather_samples, lambda ps: best(ps, orm_score), read_outcome, "orm"),
-    Strategy("beam/ppm", gather_beam, lambda ps: best(ps, ppm_last), needs="ppm"),
-    Strategy("beam/vote", gather_beam, lambda ps: majority(ps, weight_by_ppm), needs="ppm"),
-    *_mcts("mcts/uct", gather_mcts), *_mcts("mcts/puct", gather_mcts_puct)]}
 
-def find_strategy(name:str) -> Strategy:
-    "A strategy by its name or the beginning of one (up to a slash). Raises ValueError with the names."
+STRATEGIES = {
+    s.name: s
+    for s in [
+        Strategy("greedy", gather_greedy, lambda ps: ps[0] if ps else None),
+        Strategy("majority", gather_samples, majority),
+        Strategy(
+            "best_of_n/ppm_last", gather_samples, lambda ps: best(ps, ppm_last), read_last, "ppm"
+        ),
+        Strategy(
+            "best_of_n/ppm_min", gather_samples, lambda ps: best(ps, ppm_min), read_steps, "ppm"
+        ),
+        Strategy(
+            "best_of_n/ppm_mean", gather_samples, lambda ps: best(ps, ppm_mean), read_steps, "ppm"
+        ),
+        Strategy(
+            "best_of_n/ppm_vote",
+            gather_samples,
+            lambda ps: majority(ps, weight_by_ppm),
+            read_last,
+            "ppm",
+        ),
+        Strategy(
+            "best_of_n/orm", gather_samples, lambda ps: best(ps, orm_score), read_outcome, "orm"
+        ),
+        Strategy("beam/ppm", gather_beam, lambda ps: best(ps, ppm_last), needs="ppm"),
+        Strategy("beam/vote", gather_beam, lambda ps: majority(ps, weight_by_ppm), needs="ppm"),
+        *_mcts("mcts/uct", gather_mcts),
+        *_mcts("mcts/puct", gather_mcts_puct),
+    ]
+}
+
+
+def find_strategy(name: str) -> Strategy:
+    """A strategy by its name or the beginning of one (up to a slash). Raises ValueError with the names."""
     for s in STRATEGIES.values():
-        if s.name == name or s.name.startswith(name + "/"): return s
+        if s.name == name or s.name.startswith(name + "/"):
+            return s
     raise ValueError(f"unknown strategy {name!r}; choose from {', '.join(STRATEGIES)}")
 
 # %% ../nbs/11_deep_thinking.ipynb #dacc1e4e
-def think(strategy, questions,  # name or Strategy; (id, question) pairs
-          policy, executor, budget:int=500,  # tokens the policy may write per question
-          ppm=None, orm=None, seed:int=0, candidates:int=4,  # steps proposed per expansion (beam, MCTS)
-          max_depth:int=9,  # steps before a program counts as a dead end (beam, MCTS)
-          memo:dict=None,  # what earlier calls with the same models, questions and seed gathered; filled
-          ) -> list:
-    "Thoughts with a chosen program, in the order of the questions. Raises ValueError if a reward model is missing."
+def think(
+    strategy,
+    questions,  # name or Strategy; (id, question) pairs
+    policy,
+    executor,
+    budget: int = 500,  # tokens the policy may write per question
+    ppm=None,
+    orm=None,
+    seed: int = 0,
+    candidates: int = 4,  # steps proposed per expansion (beam, MCTS)
+    max_depth: int = 9,  # steps before a program counts as a dead end (beam, MCTS)
+    memo: dict
+    | None = None,  # what earlier calls with the same models, questions and seed gathered; filled
+) -> list:
+    """Thoughts with a chosen program, in the order of the questions. Raises ValueError if a reward model is missing."""
     s = find_strategy(strategy) if isinstance(strategy, str) else strategy
-    if budget < 1: raise ValueError(f"a budget of {budget} tokens buys nothing; give 1 or more")
+    if budget < 1:
+        raise ValueError(f"a budget of {budget} tokens buys nothing; give 1 or more")
     models = dict(ppm=ppm, orm=orm)
-    if s.needs and models[s.needs] is None: raise ValueError(f"{s.name} needs {'an ORM' if s.needs == 'orm' else 'a PPM'}; give {s.needs}= or choose greedy or majority")
-    memo, key = {} if memo is None else memo, (s.gather, budget if s.gather is not gather_greedy else None)
+    if s.needs and models[s.needs] is None:
+        raise ValueError(
+            f"{s.name} needs {'an ORM' if s.needs == 'orm' else 'a PPM'}; give {s.needs}= or choose greedy or majority"
+        )
+    memo, key = (
+        {} if memo is None else memo,
+        (s.gather, budget if s.gather is not gather_greedy else None),
+    )
     if key not in memo:
-        memo[key] = s.gather(questions, policy, executor, budget=budget, ppm=ppm, seed=seed, candidates=candidates, max_depth=max_depth)
+        memo[key] = s.gather(
+            questions,
+            policy,
+            executor,
+            budget=budget,
+            ppm=ppm,
+            seed=seed,
+            candidates=candidates,
+            max_depth=max_depth,
+        )
     read = s.read(memo[key], policy, **models)
-    return [replace(t, tokens=replace(t.tokens, scored=t.tokens.scored + n), chosen=s.choose(t.programs)) for t, n in zip(memo[key], read)]
+    return [
+        replace(
+            t, tokens=replace(t.tokens, scored=t.tokens.scored + n), chosen=s.choose(t.programs)
+        )
+        for t, n in zip(memo[key], read)
+    ]

@@ -7,161 +7,334 @@ __all__ = ['finished_round', 'load_round', 'result_row', 'measure', 'summarise',
            'curve', 'plot_curves', 'weights_digest', 'evaluate_run']
 
 # %% ../nbs/11b_eval.ipynb #caa5b556
-import hashlib, json, time
+import hashlib
+import json
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+
 from .answers import is_equivalent
 from .comparison import compare_with_first
 from .evaluation import tally, wilson
 from .inference import find_strategy, read_nothing, think
 from .policy import Policy
 from .prm import PPM
-from .store import RunLock, StoreError, append_lines, is_complete, machine, read_lines, write_text
+from rstar_nb.store import (
+    RunLock,
+    StoreError,
+    append_lines,
+    is_complete,
+    machine,
+    read_lines,
+    write_text,
+)
 from .viz import Picture
 
 # %% ../nbs/11b_eval.ipynb #869b1cd7
-def finished_round(run, round:int=None,  # None = the last finished one
-                   ppm_round:int=None,  # None = the PPM of the same round
-                   ) -> tuple:
-    "(round, folder of its policy, folder of the PPM) of a run. Raises FileNotFoundError with what is there if it is not."
+def finished_round(
+    run,
+    round: int | None = None,  # None = the last finished one
+    ppm_round: int | None = None,  # None = the PPM of the same round
+) -> tuple:
+    """(round, folder of its policy, folder of the PPM) of a run. Raises FileNotFoundError with what is there if it is not."""
     run = Path(run)
-    done = sorted(int(f.name.removeprefix("round_")) for f in run.glob("round_*") if is_complete(f / "policy"))
-    if not done: raise FileNotFoundError(f"{run}: no finished round there; run `rstar evolve --out {run}` first")
-    if round is None: round = done[-1]
-    if round not in done: raise FileNotFoundError(f"{run}: round {round} has no finished policy; choose from {', '.join(map(str, done))}")
+    done = sorted(
+        int(f.name.removeprefix("round_")) for f in run.glob("round_*") if is_complete(f / "policy")
+    )
+    if not done:
+        raise FileNotFoundError(
+            f"{run}: no finished round there; run `rstar evolve --out {run}` first"
+        )
+    if round is None:
+        round = done[-1]
+    if round not in done:
+        raise FileNotFoundError(
+            f"{run}: round {round} has no finished policy; choose from {', '.join(map(str, done))}"
+        )
     ppm = run / f"round_{round if ppm_round is None else ppm_round}" / "ppm"
-    if ppm_round is not None and not is_complete(ppm): raise FileNotFoundError(f"{ppm}: no finished PPM there; choose another --ppm-round")
+    if ppm_round is not None and not is_complete(ppm):
+        raise FileNotFoundError(f"{ppm}: no finished PPM there; choose another --ppm-round")
     return round, run / f"round_{round}" / "policy", ppm
 
-def load_round(run, round:int=None,  # None = the last finished one
-               ppm_round:int=None,  # None = the PPM of the same round
-               models=None,  # what loads them, e.g. `PretrainedModels`; None = the tiny model
-               ) -> tuple:
-    "(round, policy, PPM or None) of a run, loaded. Raises FileNotFoundError as `finished_round` does."
+
+def load_round(
+    run,
+    round: int | None = None,  # None = the last finished one
+    ppm_round: int | None = None,  # None = the PPM of the same round
+    models=None,  # what loads them, e.g. `PretrainedModels`; None = the tiny model
+) -> tuple:
+    """(round, policy, PPM or None) of a run, loaded. Raises FileNotFoundError as `finished_round` does."""
     round, policy, ppm = finished_round(run, round, ppm_round)
-    load_policy, load_ppm = (models.load_policy, models.load_ppm) if models else (Policy.load, PPM.load)
+    load_policy, load_ppm = (
+        (models.load_policy, models.load_ppm) if models else (Policy.load, PPM.load)
+    )
     return round, load_policy(policy), load_ppm(ppm) if is_complete(ppm) else None
 
 # %% ../nbs/11b_eval.ipynb #9279983e
-def result_row(problem, thought, strategy:str, budget:int) -> dict:
-    "The graded outcome of one strategy on one problem. `found`: was a right program among those gathered?"
+def result_row(problem, thought, strategy: str, budget: int) -> dict:
+    """The graded outcome of one strategy on one problem. `found`: was a right program among those gathered?"""
     grades = {}
+
     def right(p):
         key = json.dumps(p.answer, sort_keys=True, default=str)
-        if key not in grades: grades[key] = is_equivalent(p.answer, problem.answer)
+        if key not in grades:
+            grades[key] = is_equivalent(p.answer, problem.answer)
         return grades[key]
-    chosen = thought.chosen
-    return dict(problem_id=problem.id, level=problem.level, subject=problem.subject, strategy=strategy, budget=budget, correct=chosen is not None and right(chosen),
-                found=any(map(right, thought.programs)), answer=chosen and chosen.answer, program=chosen and "\n\n".join(chosen.steps), programs=len(thought.programs), **asdict(thought.tokens))
 
-def _digest(problems): return hashlib.sha256(json.dumps([asdict(p) for p in problems]).encode()).hexdigest()[:16]
+    chosen = thought.chosen
+    return dict(
+        problem_id=problem.id,
+        level=problem.level,
+        subject=problem.subject,
+        strategy=strategy,
+        budget=budget,
+        correct=chosen is not None and right(chosen),
+        found=any(map(right, thought.programs)),
+        answer=chosen and chosen.answer,
+        program=chosen and "\n\n".join(chosen.steps),
+        programs=len(thought.programs),
+        **asdict(thought.tokens),
+    )
+
+
+def _digest(problems):
+    return hashlib.sha256(json.dumps([asdict(p) for p in problems]).encode()).hexdigest()[:16]
 
 # %% ../nbs/11b_eval.ipynb #d8bf2e6f
-def measure(out,  # folder of the record
-            problems, strategies, budgets, policy, executor, ppm=None, orm=None, seed:int=0,
-            candidates:int=4, max_depth:int=9, wave:int=100,  # problems that advance together
-            about:dict=None,  # what else must be the same when the measurement goes on, e.g. run and round
-            on_rows=None,  # called with the number of rows each time some are there
-            ) -> list:
-    "Rows of all strategies and budgets, from disk or computed. Raises StoreError if `out` holds another measurement."
+def measure(
+    out,  # folder of the record
+    problems,
+    strategies,
+    budgets,
+    policy,
+    executor,
+    ppm=None,
+    orm=None,
+    seed: int = 0,
+    candidates: int = 4,
+    max_depth: int = 9,
+    wave: int = 100,  # problems that advance together
+    about: dict
+    | None = None,  # what else must be the same when the measurement goes on, e.g. run and round
+    on_rows=None,  # called with the number of rows each time some are there
+) -> list:
+    """Rows of all strategies and budgets, from disk or computed. Raises StoreError if `out` holds another measurement."""
     out, chosen = Path(out), [find_strategy(s) for s in strategies]
-    same = dict(about or {}, problems=_digest(problems), n=len(problems), seed=seed, candidates=candidates, max_depth=max_depth, wave=wave)
+    same = dict(
+        about or {},
+        problems=_digest(problems),
+        n=len(problems),
+        seed=seed,
+        candidates=candidates,
+        max_depth=max_depth,
+        wave=wave,
+    )
     with RunLock(out):
         config = out / "config.json"
         if config.exists():
             was = json.loads(config.read_text())["same"]
             changed = [k for k in {**was, **same} if was.get(k) != same.get(k)]
-            if changed: raise StoreError(f"{out} holds a measurement with other {', '.join(changed)}; choose another --out")
-        else: write_text(config, json.dumps(dict(same=same, machine=machine()), indent=1))
-        done = {(r["problem_id"], r["strategy"], r["budget"]) for r in read_lines(out / "rows.jsonl")}
+            if changed:
+                raise StoreError(
+                    f"{out} holds a measurement with other {', '.join(changed)}; choose another --out"
+                )
+        else:
+            write_text(config, json.dumps(dict(same=same, machine=machine()), indent=1))
+        done = {
+            (r["problem_id"], r["strategy"], r["budget"]) for r in read_lines(out / "rows.jsonl")
+        }
         for at in range(0, len(problems), wave):
-            part = problems[at:at + wave]
+            part = problems[at : at + wave]
             questions = [(p.id, p.question) for p in part]
             for budget in budgets:
                 memo, gathering = {}, {}
                 for s in chosen:
                     todo = [p.id for p in part if (p.id, s.name, budget) not in done]
                     if todo:
-                        models = dict(policy=policy, executor=executor, budget=budget, ppm=ppm, orm=orm, seed=seed, candidates=candidates, max_depth=max_depth, memo=memo)
+                        models = dict(
+                            policy=policy,
+                            executor=executor,
+                            budget=budget,
+                            ppm=ppm,
+                            orm=orm,
+                            seed=seed,
+                            candidates=candidates,
+                            max_depth=max_depth,
+                            memo=memo,
+                        )
                         begin = time.perf_counter()
-                        think(replace(s, read=read_nothing, choose=lambda programs: None), questions, **models)  # gathers, or finds it in the memo
+                        think(
+                            replace(s, read=read_nothing, choose=lambda programs: None),
+                            questions,
+                            **models,
+                        )  # gathers, or finds it in the memo
                         gathering.setdefault(s.gather, time.perf_counter() - begin)
                         begin = time.perf_counter()
                         thoughts = think(s, questions, **models)
                         seconds = gathering[s.gather] + time.perf_counter() - begin
-                        append_lines(out / "rows.jsonl", [result_row(p, t, s.name, budget) for p, t in zip(part, thoughts) if p.id in todo])
-                        append_lines(out / "times.jsonl", [dict(strategy=s.name, budget=budget, wave=at, seconds=round(seconds, 3))])
-                    if on_rows: on_rows(len(part))
+                        append_lines(
+                            out / "rows.jsonl",
+                            [
+                                result_row(p, t, s.name, budget)
+                                for p, t in zip(part, thoughts)
+                                if p.id in todo
+                            ],
+                        )
+                        append_lines(
+                            out / "times.jsonl",
+                            [
+                                dict(
+                                    strategy=s.name,
+                                    budget=budget,
+                                    wave=at,
+                                    seconds=round(seconds, 3),
+                                )
+                            ],
+                        )
+                    if on_rows:
+                        on_rows(len(part))
         wanted = {(p.id, s.name, b) for p in problems for s in chosen for b in budgets}
-        return [r for r in read_lines(out / "rows.jsonl") if (r["problem_id"], r["strategy"], r["budget"]) in wanted]
+        return [
+            r
+            for r in read_lines(out / "rows.jsonl")
+            if (r["problem_id"], r["strategy"], r["budget"]) in wanted
+        ]
 
 # %% ../nbs/11b_eval.ipynb #9251069c
 def summarise(rows, times=()) -> list:
-    "Per strategy and budget: accuracy with its Wilson interval, per level and subject, found, tokens and seconds."
+    """Per strategy and budget: accuracy with its Wilson interval, per level and subject, found, tokens and seconds."""
     groups, seconds = {}, {}
-    for r in rows: groups.setdefault((r["budget"], r["strategy"]), []).append(r)
-    for t in {(t["budget"], t["strategy"], t["wave"]): t for t in times}.values(): seconds[t["budget"], t["strategy"]] = seconds.get((t["budget"], t["strategy"]), 0) + t["seconds"]
+    for r in rows:
+        groups.setdefault((r["budget"], r["strategy"]), []).append(r)
+    for t in {(t["budget"], t["strategy"], t["wave"]): t for t in times}.values():
+        seconds[t["budget"], t["strategy"]] = (
+            seconds.get((t["budget"], t["strategy"]), 0) + t["seconds"]
+        )
     mean = lambda some, key: round(sum(r[key] for r in some) / len(some), 1)
     table = []
     for (budget, name), some in groups.items():
         counts = tally(some)
         low, high = wilson(counts["correct"], counts["n"])
-        table.append(dict(strategy=name, budget=budget, n=counts["n"], correct=counts["correct"], accuracy=round(counts["correct"] / counts["n"], 4), low=round(low, 4), high=round(high, 4),
-                          by_level=counts["by_level"], by_subject=counts["by_subject"], found=sum(r["found"] for r in some), seconds=round(seconds.get((budget, name), 0), 1),
-                          tokens={k: mean(some, k) for k in ("generated", "prefix", "scored")}))
+        table.append(
+            dict(
+                strategy=name,
+                budget=budget,
+                n=counts["n"],
+                correct=counts["correct"],
+                accuracy=round(counts["correct"] / counts["n"], 4),
+                low=round(low, 4),
+                high=round(high, 4),
+                by_level=counts["by_level"],
+                by_subject=counts["by_subject"],
+                found=sum(r["found"] for r in some),
+                seconds=round(seconds.get((budget, name), 0), 1),
+                tokens={k: mean(some, k) for k in ("generated", "prefix", "scored")},
+            )
+        )
     return table
 
+
 def comparisons(rows) -> list:
-    "At each budget, every strategy against the first one, on the problems that both have answered."
+    """At each budget, every strategy against the first one, on the problems that both have answered."""
     groups, found = {}, []
-    for r in rows: groups.setdefault(r["budget"], {}).setdefault(r["strategy"], {})[r["problem_id"]] = r["correct"]
+    for r in rows:
+        groups.setdefault(r["budget"], {}).setdefault(r["strategy"], {})[r["problem_id"]] = r[
+            "correct"
+        ]
     for budget, outcomes in groups.items():
-        shared = [i for i in next(iter(outcomes.values())) if all(i in o for o in outcomes.values())]
-        if len(outcomes) > 1 and shared: found += [dict(budget=budget, n=len(shared), **c) for c in compare_with_first({name: [o[i] for i in shared] for name, o in outcomes.items()})]
+        shared = [
+            i for i in next(iter(outcomes.values())) if all(i in o for o in outcomes.values())
+        ]
+        if len(outcomes) > 1 and shared:
+            found += [
+                dict(budget=budget, n=len(shared), **c)
+                for c in compare_with_first(
+                    {name: [o[i] for i in shared] for name, o in outcomes.items()}
+                )
+            ]
     return found
 
+
 def table_text(table) -> str:
-    "The summary as aligned lines."
-    lines = [f"{'strategy':<20} {'budget':>6}  {'accuracy':<22} {'found':>5} {'written':>8} {'read':>6} {'scored':>7} {'seconds':>8}"]
+    """The summary as aligned lines."""
+    lines = [
+        f"{'strategy':<20} {'budget':>6}  {'accuracy':<22} {'found':>5} {'written':>8} {'read':>6} {'scored':>7} {'seconds':>8}"
+    ]
     for r in table:
         t = r["tokens"]
-        lines.append(f"{r['strategy']:<20} {r['budget']:>6}  {100 * r['accuracy']:5.1f} % ({100 * r['low']:.1f}-{100 * r['high']:.1f}){'':<4} {r['found']:>5} {t['generated']:>8.0f} {t['prefix']:>6.0f} {t['scored']:>7.0f} {r['seconds']:>8.1f}")
+        lines.append(
+            f"{r['strategy']:<20} {r['budget']:>6}  {100 * r['accuracy']:5.1f} % ({100 * r['low']:.1f}-{100 * r['high']:.1f}){'':<4} {r['found']:>5} {t['generated']:>8.0f} {t['prefix']:>6.0f} {t['scored']:>7.0f} {r['seconds']:>8.1f}"
+        )
     return "\n".join(lines)
 
+
 def comparisons_text(found) -> str:
-    "Comparisons as lines: difference in points, its interval, questions won and lost, p-values."
-    return "\n".join(f"{c['budget']:>6} {c['b']} against {c['a']}: {100 * c['difference']:+.1f} points ({100 * c['low']:+.1f} to {100 * c['high']:+.1f}, paired bootstrap), "
-                     f"{c['only_b']} won, {c['only_a']} lost, exact McNemar p = {c['p']:.3g}, Holm {c['p_holm']:.3g}" for c in found)
+    """Comparisons as lines: difference in points, its interval, questions won and lost, p-values."""
+    return "\n".join(
+        f"{c['budget']:>6} {c['b']} against {c['a']}: {100 * c['difference']:+.1f} points ({100 * c['low']:+.1f} to {100 * c['high']:+.1f}, paired bootstrap), "
+        f"{c['only_b']} won, {c['only_a']} lost, exact McNemar p = {c['p']:.3g}, Holm {c['p_holm']:.3g}"
+        for c in found
+    )
 
 # %% ../nbs/11b_eval.ipynb #99042256
-def curve(table, strategy:str, total:bool=False) -> list:
-    "(tokens per question, accuracy, low, high) of a strategy, by budget."
-    points = [(sum(r["tokens"].values()) if total else r["tokens"]["generated"], r["accuracy"], r["low"], r["high"]) for r in table if r["strategy"] == strategy]
+def curve(table, strategy: str, total: bool = False) -> list:
+    """(tokens per question, accuracy, low, high) of a strategy, by budget."""
+    points = [
+        (
+            sum(r["tokens"].values()) if total else r["tokens"]["generated"],
+            r["accuracy"],
+            r["low"],
+            r["high"],
+        )
+        for r in table
+        if r["strategy"] == strategy
+    ]
     return sorted(points)
 
-def plot_curves(tables:dict,  # title -> summary
-                strategies=None,  # None = all
-                intervals:bool=True) -> Picture:
-    "Accuracy over tokens: a column for each table, written tokens above, all tokens below."
+
+def plot_curves(
+    tables: dict,  # title -> summary
+    strategies=None,  # None = all
+    intervals: bool = True,
+) -> Picture:
+    """Accuracy over tokens: a column for each table, written tokens above, all tokens below."""
     names = strategies or list(dict.fromkeys(r["strategy"] for t in tables.values() for r in t))
     fig = Figure(figsize=(max(6.5, 3.4 * len(tables) + 1.5), 5.6))
     axes = fig.subplots(2, len(tables), sharey=True, squeeze=False)
     for column, (title, table) in zip(axes.T, tables.items()):
         for ax, total in zip(column, (False, True)):
             for i, name in enumerate(names):
-                if not (points := curve(table, name, total)): continue
-                x, y, low, high = ([100 * v for v in values] if j else values for j, values in enumerate(zip(*points)))
-                style = dict(color=f"C{i % 10}", marker="os^Dv<>PX*"[i % 10], ms=4, lw=1.2, label=name)
-                if name == "greedy":  # spends what it needs, whatever it is given: a level to compare with
-                    ax.plot(x[:1], y[:1], **style); ax.axhline(y[0], color=f"C{i % 10}", lw=.8, ls=":")
-                else: ax.plot(x, y, ls="-" if i < 10 else "--", **style)
-                if intervals and len(names) <= 3 and len(x) > 1: ax.fill_between(x, low, high, color=f"C{i % 10}", alpha=.12, lw=0)
-            ax.set(xscale="log", xlabel="all tokens per question" if total else "tokens written per question")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5))); ax.xaxis.set_major_formatter("{x:g}"); ax.xaxis.set_minor_formatter(NullFormatter())
+                if not (points := curve(table, name, total)):
+                    continue
+                x, y, low, high = (
+                    [100 * v for v in values] if j else values
+                    for j, values in enumerate(zip(*points))
+                )
+                style = dict(
+                    color=f"C{i % 10}", marker="os^Dv<>PX*"[i % 10], ms=4, lw=1.2, label=name
+                )
+                if (
+                    name == "greedy"
+                ):  # spends what it needs, whatever it is given: a level to compare with
+                    ax.plot(x[:1], y[:1], **style)
+                    ax.axhline(y[0], color=f"C{i % 10}", lw=0.8, ls=":")
+                else:
+                    ax.plot(x, y, ls="-" if i < 10 else "--", **style)
+                if intervals and len(names) <= 3 and len(x) > 1:
+                    ax.fill_between(x, low, high, color=f"C{i % 10}", alpha=0.12, lw=0)
+            ax.set(
+                xscale="log",
+                xlabel="all tokens per question" if total else "tokens written per question",
+            )
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         column[0].set_title(title, fontsize=10)
-    for ax in axes[:, 0]: ax.set_ylabel("accuracy, %")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy, %")
     handles = {l: h for ax in axes[0] for h, l in zip(*ax.get_legend_handles_labels())}
     fig.tight_layout(rect=(0, 0, 1 - 1.75 / fig.get_size_inches()[0], 1))
     fig.legend(handles.values(), handles.keys(), fontsize=7, loc="center right")
@@ -169,27 +342,80 @@ def plot_curves(tables:dict,  # title -> summary
 
 # %% ../nbs/11b_eval.ipynb #305ebe8d
 def weights_digest(folder) -> str:
-    "A digest of a published model's files."
+    """A digest of a published model's files."""
     return hashlib.sha256((Path(folder) / "complete.json").read_bytes()).hexdigest()[:16]
 
-def evaluate_run(run, problems, strategies, budgets, executor, out=None,  # None = a folder in the run
-                 rounds=(None,),  # None = the last finished one
-                 ppm_round:int=None,  # the PPM of another round, e.g. for round 0, which has none
-                 orm=None,  # folder of an ORM
-                 seed:int=0, candidates:int=4, wave:int=100, on_rows=None, say=None, models=None) -> dict:
-    "Measure strategies on rounds of a run: results with intervals, tokens, seconds, and paired comparisons. Raises ValueError if a strategy lacks its model."
+
+def evaluate_run(
+    run,
+    problems,
+    strategies,
+    budgets,
+    executor,
+    out=None,  # None = a folder in the run
+    rounds=(None,),  # None = the last finished one
+    ppm_round: int | None = None,  # the PPM of another round, e.g. for round 0, which has none
+    orm=None,  # folder of an ORM
+    seed: int = 0,
+    candidates: int = 4,
+    wave: int = 100,
+    on_rows=None,
+    say=None,
+    models=None,
+) -> dict:
+    """Measure strategies on rounds of a run: results with intervals, tokens, seconds, and paired comparisons. Raises ValueError if a strategy lacks its model."""
     run, chosen, entries = Path(run), [find_strategy(s) for s in strategies], []
     config = run / "config.json"
     depth = json.loads(config.read_text())["settings"].get("max_depth", 9) if config.exists() else 9
-    if orm is not None and not is_complete(orm): raise FileNotFoundError(f"{orm}: no finished ORM there; `rstar kinds {run}` trains one")
+    if orm is not None and not is_complete(orm):
+        raise FileNotFoundError(f"{orm}: no finished ORM there; `rstar kinds {run}` trains one")
     for round in rounds:
         k, policy, ppm = load_round(run, round, ppm_round, models)
         for s in chosen:
-            if s.needs == "orm" and orm is None: raise ValueError(f"{s.name} needs an ORM; `rstar kinds {run}` trains one, and --orm takes its folder")
-            if s.needs == "ppm" and ppm is None: raise ValueError(f"round {k} has no PPM, which {s.name} needs; leave it out or borrow one with --ppm-round")
+            if s.needs == "orm" and orm is None:
+                raise ValueError(
+                    f"{s.name} needs an ORM; `rstar kinds {run}` trains one, and --orm takes its folder"
+                )
+            if s.needs == "ppm" and ppm is None:
+                raise ValueError(
+                    f"round {k} has no PPM, which {s.name} needs; leave it out or borrow one with --ppm-round"
+                )
         folder = Path(out or run / "eval" / _digest(problems)) / f"round_{k}"
-        weights = {name: weights_digest(at) for name, at in (("policy", run / f"round_{k}" / "policy"), ("ppm", run / f"round_{k if ppm_round is None else ppm_round}" / "ppm"), ("orm", orm)) if at and is_complete(at)}
-        rows = measure(folder, problems, [s.name for s in chosen], budgets, policy, executor, ppm, orm and PPM.load(orm), seed, candidates, depth, wave, dict(round=k, weights=weights), on_rows)
-        entries.append(dict(round=k, folder=str(folder), results=summarise(rows, read_lines(folder / "times.jsonl")), comparisons=comparisons(rows)))
-        if say: say(f"round {k}\n{table_text(entries[-1]['results'])}\n{comparisons_text(entries[-1]['comparisons'])}")
+        weights = {
+            name: weights_digest(at)
+            for name, at in (
+                ("policy", run / f"round_{k}" / "policy"),
+                ("ppm", run / f"round_{k if ppm_round is None else ppm_round}" / "ppm"),
+                ("orm", orm),
+            )
+            if at and is_complete(at)
+        }
+        rows = measure(
+            folder,
+            problems,
+            [s.name for s in chosen],
+            budgets,
+            policy,
+            executor,
+            ppm,
+            orm and PPM.load(orm),
+            seed,
+            candidates,
+            depth,
+            wave,
+            dict(round=k, weights=weights),
+            on_rows,
+        )
+        entries.append(
+            dict(
+                round=k,
+                folder=str(folder),
+                results=summarise(rows, read_lines(folder / "times.jsonl")),
+                comparisons=comparisons(rows),
+            )
+        )
+        if say:
+            say(
+                f"round {k}\n{table_text(entries[-1]['results'])}\n{comparisons_text(entries[-1]['comparisons'])}"
+            )
     return dict(run=str(run), n=len(problems), seed=seed, rounds=entries)

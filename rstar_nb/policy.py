@@ -7,103 +7,164 @@ __all__ = ['STEP_END', 'is_terminal', 'plain_prompt', 'train_tokenizer', 'tiny_m
            'backbone', 'Candidate', 'left_pad', 'Policy']
 
 # %% ../nbs/04_policy.ipynb #943d45ae
-import hashlib, json, re, warnings
+import hashlib
+import json
+import re
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+
 import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
 from .problems import numbered
 from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
 
-warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)  # releases before 5.24 know it by this name only
+warnings.filterwarnings(
+    "ignore", "`past_key_values` is deprecated", FutureWarning
+)  # releases before 5.24 know it by this name only
 transformers.utils.logging.disable_progress_bar()  # a bar per saved or loaded tiny model hides the bars that matter
 
 # %% ../nbs/04_policy.ipynb #4bdffc04
 STEP_END = "\n\n"
 _ANSWER = re.compile(r"^answer\s*=(?!=)", re.M)
 
-def is_terminal(step:str) -> bool:
-    "Does this step assign `answer` at the top level?"
-    return "answer" in step and bool(_ANSWER.search(step))  # the first test spares most steps the second
 
-def plain_prompt(question:str) -> str:
-    "The prompt of a model trained on our format: the question, sentences numbered, then an empty line."
+def is_terminal(step: str) -> bool:
+    """Does this step assign `answer` at the top level?"""
+    return "answer" in step and bool(
+        _ANSWER.search(step)
+    )  # the first test spares most steps the second
+
+
+def plain_prompt(question: str) -> str:
+    """The prompt of a model trained on our format: the question, sentences numbered, then an empty line."""
     return numbered(question) + STEP_END
 
 # %% ../nbs/04_policy.ipynb #a71ea59c
 _PIECES = Regex(r"\n\n|\n|\(\d\) |\d{1,3}| ?[A-Za-z_']+(?: (?=\d))?| ?[^\sA-Za-z0-9_]+ ?|\s")
 
-def train_tokenizer(texts,  # sample of questions and programs
-                    vocab_size:int=4096,  # upper limit
-                    ) -> PreTrainedTokenizerFast:
-    "A small byte-level BPE tokenizer in which every number below 1,000, and every word that is twice in `texts`, is one token."
+
+def train_tokenizer(
+    texts,  # sample of questions and programs
+    vocab_size: int = 4096,  # upper limit
+) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE tokenizer in which every number below 1,000, and every word that is twice in `texts`, is one token."""
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_PIECES, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=["<pad>", "<eos>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=["<pad>", "<eos>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tok.train_from_iterator(list(texts) + [str(i) for i in range(1000)] * 2, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>")
 
 # %% ../nbs/04_policy.ipynb #0c1cc0c0
-def tiny_model(vocab_size:int, seed:int=0, hidden_size:int=128, num_hidden_layers:int=2, num_attention_heads:int=8, num_key_value_heads:int=4,
-               head_dim:int=32, intermediate_size:int=256, max_position_embeddings:int=640) -> Qwen3ForCausalLM:
-    "A randomly initialised Qwen3 with well under a million parameters."
+def tiny_model(
+    vocab_size: int,
+    seed: int = 0,
+    hidden_size: int = 128,
+    num_hidden_layers: int = 2,
+    num_attention_heads: int = 8,
+    num_key_value_heads: int = 4,
+    head_dim: int = 32,
+    intermediate_size: int = 256,
+    max_position_embeddings: int = 640,
+) -> Qwen3ForCausalLM:
+    """A randomly initialised Qwen3 with well under a million parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(Qwen3Config(
-            vocab_size=vocab_size, hidden_size=hidden_size, num_hidden_layers=num_hidden_layers, num_attention_heads=num_attention_heads,
-            num_key_value_heads=num_key_value_heads, head_dim=head_dim, intermediate_size=intermediate_size,
-            max_position_embeddings=max_position_embeddings, rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-            initializer_range=0.04, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).eval()
+        return Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=vocab_size,
+                hidden_size=hidden_size,
+                num_hidden_layers=num_hidden_layers,
+                num_attention_heads=num_attention_heads,
+                num_key_value_heads=num_key_value_heads,
+                head_dim=head_dim,
+                intermediate_size=intermediate_size,
+                max_position_embeddings=max_position_embeddings,
+                rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+                initializer_range=0.04,
+                tie_word_embeddings=True,
+                pad_token_id=0,
+                bos_token_id=None,
+                eos_token_id=1,
+            )
+        ).eval()
 
 # %% ../nbs/04_policy.ipynb #afa08836
 def derive_seed(*parts) -> int:
-    "A 64-bit seed from any mix of texts and numbers; equal parts give equal seeds."
-    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big")
+    """A 64-bit seed from any mix of texts and numbers; equal parts give equal seeds."""
+    return int.from_bytes(
+        hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big"
+    )
 
-def uniforms(seed:int, rows:int, cols:int) -> np.ndarray:
-    "(rows, cols) float32 uniform numbers in [0, 1) that depend on nothing but `seed`."
+
+def uniforms(seed: int, rows: int, cols: int) -> np.ndarray:
+    """(rows, cols) float32 uniform numbers in [0, 1) that depend on nothing but `seed`."""
     return np.random.Generator(np.random.Philox(seed)).random((rows, cols), dtype=np.float32)
 
 # %% ../nbs/04_policy.ipynb #83d55a7a
-def pick_tokens(logits,  # (rows, vocabulary) scores of the next token
-                u,  # (rows,) uniform numbers
-                temperature:float,  # 0 means the most likely token
-                top_k:int=0,  # draw from the so many most likely tokens only; 0 = all
-                ):
-    "Chosen token ids and their log-probability at temperature 1, both (rows,)."
+def pick_tokens(
+    logits,  # (rows, vocabulary) scores of the next token
+    u,  # (rows,) uniform numbers
+    temperature: float,  # 0 means the most likely token
+    top_k: int = 0,  # draw from the so many most likely tokens only; 0 = all
+):
+    """Chosen token ids and their log-probability at temperature 1, both (rows,)."""
     logp = logits.float().log_softmax(-1)
-    if temperature == 0: ids = logp.argmax(-1)
+    if temperature == 0:
+        ids = logp.argmax(-1)
     else:
         likely, which = logp.topk(top_k) if 0 < top_k < logp.shape[-1] else (logp, None)
         cum = (likely / temperature).softmax(-1).cumsum(-1)
-        ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True).clamp(max=cum.shape[-1] - 1)
+        ids = torch.searchsorted(cum, (u * cum[:, -1])[:, None], right=True).clamp(
+            max=cum.shape[-1] - 1
+        )
         ids = (ids if which is None else which.gather(1, ids))[:, 0]
     return ids, logp.gather(1, ids[:, None])[:, 0]
 
 # %% ../nbs/04_policy.ipynb #868d24d6
 def backbone(model):
-    "The transformer below the language-model head. LoRA layers stay in place."
+    """The transformer below the language-model head. LoRA layers stay in place."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(inner, inner.base_model_prefix)
 
 # %% ../nbs/04_policy.ipynb #386511a9
 @dataclass(frozen=True)
 class Candidate:
-    "A proposed continuation."
+    """A proposed continuation."""
+
     text: str  # one step, or a whole solution, without the empty line at its end
     logprob: float  # sum of the log-probabilities of its tokens at temperature 1
     ids: tuple  # the generated token ids, in order
     finished: bool  # did it end by itself (and not at the token limit)?
     begun: int = 0  # how many of its first tokens were given to the policy instead of written by it (06a_discrepancies gives some)
 
+
 def left_pad(rows, pad, device):
-    "Token lists -> (ids, attention mask), both (rows, longest), padded on the left."
+    """Token lists -> (ids, attention mask), both (rows, longest), padded on the left."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(r)) + r for r in rows], device=device)
     mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
@@ -111,122 +172,219 @@ def left_pad(rows, pad, device):
 
 # %% ../nbs/04_policy.ipynb #467db518
 class _StepEnds:
-    "Which tokens end a step, given the token before."
+    """Which tokens end a step, given the token before."""
+
     def __init__(self, tokenizer, vocab_size):
-        texts = [tokenizer.decode([i]) for i in range(len(tokenizer))] + [""] * max(0, vocab_size - len(tokenizer))
+        texts = [tokenizer.decode([i]) for i in range(len(tokenizer))] + [""] * max(
+            0, vocab_size - len(tokenizer)
+        )
         self.double = torch.tensor([STEP_END in t for t in texts])
         self.starts = torch.tensor([t.startswith("\n") for t in texts])
         self.ends = torch.tensor([t.endswith("\n") for t in texts])
+
     def __call__(self, previous, ids):
         return self.double[ids] | (self.ends[previous] & self.starts[ids])
 
 # %% ../nbs/04_policy.ipynb #0287f41a
 class Policy:
-    "A causal language model that proposes steps. Works with any `AutoModelForCausalLM`."
-    def __init__(self, model, tokenizer,
-                 prompt=plain_prompt,  # question -> prompt text
-                 max_step_tokens:int=48,  # a step that is not finished by then is given up
-                 max_rows:int=384,  # candidates decoded together
-                 top_k:int=0,  # draw each token from the so many most likely ones only; 0 = all
-                 max_padded:int=80_000,  # tokens of prefixes computed together, padding included: it bounds the memory
-                 ):
+    """A causal language model that proposes steps. Works with any `AutoModelForCausalLM`."""
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        prompt=plain_prompt,  # question -> prompt text
+        max_step_tokens: int = 48,  # a step that is not finished by then is given up
+        max_rows: int = 384,  # candidates decoded together
+        top_k: int = 0,  # draw each token from the so many most likely ones only; 0 = all
+        max_padded: int = 80_000,  # tokens of prefixes computed together, padding included: it bounds the memory
+    ):
         self.model, self.tokenizer, self.prompt = model.eval(), tokenizer, prompt
-        self.max_step_tokens, self.max_rows, self.top_k, self.max_padded = max_step_tokens, max_rows, top_k, max_padded
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.max_step_tokens, self.max_rows, self.top_k, self.max_padded = (
+            max_step_tokens,
+            max_rows,
+            top_k,
+            max_padded,
+        )
+        self.pad = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
         self.max_positions = getattr(model.config, "max_position_embeddings", 4096)
         self.step_ends = _StepEnds(tokenizer, model.config.vocab_size)
         # A search meets the same question and the same first steps again and again.
-        self._ids = lru_cache(1 << 16)(lambda piece: tokenizer(piece, add_special_tokens=False).input_ids)
+        self._ids = lru_cache(1 << 16)(
+            lambda piece: tokenizer(piece, add_special_tokens=False).input_ids
+        )
         self.generated_tokens = self.prefix_tokens = 0
 
-    def encode(self, question:str, steps=()) -> list[int]:
-        "Token ids of the prompt and each step, encoded piece by piece as in training."
-        return [i for piece in (self.prompt(question), *(s + STEP_END for s in steps)) for i in self._ids(piece)]
+    def encode(self, question: str, steps=()) -> list[int]:
+        """Token ids of the prompt and each step, encoded piece by piece as in training."""
+        return [
+            i
+            for piece in (self.prompt(question), *(s + STEP_END for s in steps))
+            for i in self._ids(piece)
+        ]
 
-    def propose(self, prefixes,  # list of (question, steps so far)
-                k:int,  # candidates per prefix
-                seeds,  # one seed per prefix
-                temperature:float=1.0,  # 0 = greedy
-                whole:bool=False,  # go on to the end of the solution instead of one step
-                max_tokens:int=None,  # limit per candidate; default one step, or 8 of the longest steps if whole
-                begun=None,  # token ids that the candidates of each prefix begin with; their log-probability is not counted
-                ) -> list[list[Candidate]]:
-        "`k` candidates for each prefix, in the order of `prefixes`."
+    def propose(
+        self,
+        prefixes,  # list of (question, steps so far)
+        k: int,  # candidates per prefix
+        seeds,  # one seed per prefix
+        temperature: float = 1.0,  # 0 = greedy
+        whole: bool = False,  # go on to the end of the solution instead of one step
+        max_tokens: int
+        | None = None,  # limit per candidate; default one step, or 8 of the longest steps if whole
+        begun=None,  # token ids that the candidates of each prefix begin with; their log-probability is not counted
+    ) -> list[list[Candidate]]:
+        """`k` candidates for each prefix, in the order of `prefixes`."""
         max_tokens = max_tokens or self.max_step_tokens * (8 if whole else 1)
-        encoded, begun = [self.encode(q, steps) for q, steps in prefixes], begun or [()] * len(prefixes)
+        encoded, begun = (
+            [self.encode(q, steps) for q, steps in prefixes],
+            begun or [()] * len(prefixes),
+        )
         length = [len(ids) + len(own) for ids, own in zip(encoded, begun)]
         order, at = sorted(range(len(encoded)), key=length.__getitem__), 0
         found, per_batch = [None] * len(encoded), max(1, self.max_rows // k)
         while at < len(order):
-            rows = order[at:at + per_batch]
-            while len(rows) > 1 and len(rows) * length[rows[-1]] > self.max_padded: rows = rows[:len(rows) * 3 // 4]
+            rows = order[at : at + per_batch]
+            while len(rows) > 1 and len(rows) * length[rows[-1]] > self.max_padded:
+                rows = rows[: len(rows) * 3 // 4]
             at += len(rows)
-            batch = _decode(self, [encoded[i] for i in rows], k, [seeds[i] for i in rows], temperature, whole, max_tokens, [list(begun[i]) for i in rows])
-            for i, candidates in zip(rows, batch): found[i] = candidates
+            batch = _decode(
+                self,
+                [encoded[i] for i in rows],
+                k,
+                [seeds[i] for i in rows],
+                temperature,
+                whole,
+                max_tokens,
+                [list(begun[i]) for i in rows],
+            )
+            for i, candidates in zip(rows, batch):
+                found[i] = candidates
         return found
 
     def save(self, folder):
-        "Write model and tokenizer with `save_pretrained` (safetensors)."
-        self.model.save_pretrained(folder); self.tokenizer.save_pretrained(folder)
+        """Write model and tokenizer with `save_pretrained` (safetensors)."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def load(cls, folder, **kwargs):
-        "A policy from a folder or hub name; clear error if there is no model."
-        try: return cls(AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), **kwargs)
-        except (OSError, ValueError) as e: raise FileNotFoundError(f"{folder}: no usable model there ({str(e).splitlines()[0]})") from None
+        """A policy from a folder or hub name; clear error if there is no model."""
+        try:
+            return cls(
+                AutoModelForCausalLM.from_pretrained(folder),
+                AutoTokenizer.from_pretrained(folder),
+                **kwargs,
+            )
+        except (OSError, ValueError) as e:
+            raise FileNotFoundError(
+                f"{folder}: no usable model there ({str(e).splitlines()[0]})"
+            ) from None
 
 # %% ../nbs/04_policy.ipynb #dad6089e
 class _Copied(DynamicCache):
-    "For models that cannot share a prefix: the prefix's cache, copied k times."
-    def keep(self, groups): self.batch_select_indices((groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten())
+    """For models that cannot share a prefix: the prefix's cache, copied k times."""
+
+    def keep(self, groups):
+        self.batch_select_indices(
+            (groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten()
+        )
+
 
 def _prefill(model, encoded, pad, k, room):
-    "Run the prefixes once: (cache for k rows each, logits of the next token (B, vocabulary), mask, tokens computed)."
+    """Run the prefixes once: (cache for k rows each, logits of the next token (B, vocabulary), mask, tokens computed)."""
     ids, mask = left_pad(encoded, pad, model.device)
     share = can_share_prefix(model)
     cache = (DynamicCache if share else _Copied)(config=model.config)
-    logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-    if share: cache = SharedPrefixCache(cache, mask, k, room)
-    else: cache.k = k; cache.batch_repeat_interleave(k)
+    logits = model(
+        ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    if share:
+        cache = SharedPrefixCache(cache, mask, k, room)
+    else:
+        cache.k = k
+        cache.batch_repeat_interleave(k)
     return cache, logits, mask, share
 
 # %% ../nbs/04_policy.ipynb #5be10402
 @torch.inference_mode()
 def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens, begun):
-    "Candidates for a batch of encoded prefixes; the prefix, and what the candidates begin with, is computed once per `k` candidates."
+    """Candidates for a batch of encoded prefixes; the prefix, and what the candidates begin with, is computed once per `k` candidates."""
     model, device, b = policy.model, policy.model.device, len(encoded)
     encoded = [ids + own for ids, own in zip(encoded, begun)]
     max_tokens = max(1, min(max_tokens, policy.max_positions - max(map(len, encoded))))
-    u = torch.tensor(np.concatenate([uniforms(s, k, max_tokens) for s in seeds])).view(b, k, max_tokens)
+    u = torch.tensor(np.concatenate([uniforms(s, k, max_tokens) for s in seeds])).view(
+        b, k, max_tokens
+    )
     cache, logits, mask, share = _prefill(model, encoded, policy.pad, k, max_tokens)
     policy.prefix_tokens += int(mask.sum())
-    logits, position, mask = logits.repeat_interleave(k, 0), mask.sum(1), mask.repeat_interleave(k, 0)
+    logits, position, mask = (
+        logits.repeat_interleave(k, 0),
+        mask.sum(1),
+        mask.repeat_interleave(k, 0),
+    )
     tokens, logps = torch.zeros(b, k, max_tokens, dtype=torch.long), torch.zeros(b, k, max_tokens)
     length, ended = torch.full((b, k), max_tokens), torch.zeros(b, k, dtype=torch.bool)
-    groups, previous = torch.arange(b), torch.tensor([own[-1] if own else policy.pad for own in begun])[:, None].repeat(1, k)
+    groups, previous = (
+        torch.arange(b),
+        torch.tensor([own[-1] if own else policy.pad for own in begun])[:, None].repeat(1, k),
+    )
     with shared_prefix(model) if share else nullcontext():
         for t in range(max_tokens):
-            new, logp = (x.cpu().view(-1, k) for x in pick_tokens(logits, u[groups, :, t].flatten().to(device), temperature, policy.top_k))
+            new, logp = (
+                x.cpu().view(-1, k)
+                for x in pick_tokens(
+                    logits, u[groups, :, t].flatten().to(device), temperature, policy.top_k
+                )
+            )
             tokens[groups, :, t], logps[groups, :, t] = new, logp
             eos = new == policy.tokenizer.eos_token_id
             stop = (policy.step_ends(previous, new) | eos) & ~ended[groups]
             if whole:
-                for g, j in (stop & ~eos).nonzero().tolist(): stop[g, j] = is_terminal(policy.tokenizer.decode([*begun[groups[g]], *tokens[groups[g], j, :t + 1].tolist()]))
+                for g, j in (stop & ~eos).nonzero().tolist():
+                    stop[g, j] = is_terminal(
+                        policy.tokenizer.decode(
+                            [*begun[groups[g]], *tokens[groups[g], j, : t + 1].tolist()]
+                        )
+                    )
             length[groups] = torch.where(stop, t + 1, length[groups])
             ended[groups] |= stop
             keep = (~ended[groups].all(1)).nonzero()[:, 0]
-            if len(keep) == 0 or t + 1 == max_tokens: break
-            if len(keep) <= 0.8 * len(groups):  # finished prefixes leave, a number at a time: each leaving copies the cache
+            if len(keep) == 0 or t + 1 == max_tokens:
+                break
+            if len(keep) <= 0.8 * len(
+                groups
+            ):  # finished prefixes leave, a number at a time: each leaving copies the cache
                 groups, new = groups[keep], new[keep]
                 cache.keep(keep.to(device))
                 mask = mask.view(-1, k, mask.shape[1])[keep.to(device)].flatten(0, 1)
             previous = new
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             at = (position[groups.to(device)] + t).repeat_interleave(k)[:, None]
-            logits = model(new.view(-1, 1).to(device), attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True).logits[:, -1]
+            logits = model(
+                new.view(-1, 1).to(device),
+                attention_mask=mask,
+                position_ids=at,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
     policy.generated_tokens += int(length.sum())
-    tokens, length, ended = tokens.flatten(0, 1).tolist(), length.flatten().tolist(), ended.flatten().tolist()
+    tokens, length, ended = (
+        tokens.flatten(0, 1).tolist(),
+        length.flatten().tolist(),
+        ended.flatten().tolist(),
+    )
     rows = [begun[i // k] + r[:l] for i, (r, l) in enumerate(zip(tokens, length))]
     texts = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    made = [Candidate(text.strip("\n"), float(lp[:l].sum()), tuple(r), e, len(r) - l) for text, lp, r, l, e in zip(texts, logps.flatten(0, 1), rows, length, ended)]
-    return [made[i:i + k] for i in range(0, b * k, k)]
+    made = [
+        Candidate(text.strip("\n"), float(lp[:l].sum()), tuple(r), e, len(r) - l)
+        for text, lp, r, l, e in zip(texts, logps.flatten(0, 1), rows, length, ended)
+    ]
+    return [made[i : i + k] for i in range(0, b * k, k)]

@@ -6,13 +6,34 @@
 __all__ = ['PretrainedModels', 'preset_settings', 'preset_of', 'models_for', 'model_card', 'take_away']
 
 # %% ../nbs/13f_pretrained.ipynb #0be3c29e
-import json, shutil
+import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
+
 import torch
-from .adapters import AdapterPolicy, AdapterPPM, SharedBase, fine_tune_adapter, fit_adapter, load_ppm, merge_adapter, read_adapter
+
+from rstar_nb.adapters import (
+    AdapterPolicy,
+    AdapterPPM,
+    SharedBase,
+    fine_tune_adapter,
+    fit_adapter,
+    load_ppm,
+    merge_adapter,
+    read_adapter,
+)
 from .evolve import round_row, seed_rows
-from .models import SHAPES, ModelError, Preset, check_machine, find_weights, load_base, preset, shape_of
+from rstar_nb.models import (
+    SHAPES,
+    ModelError,
+    Preset,
+    check_machine,
+    find_weights,
+    load_base,
+    preset,
+    shape_of,
+)
 from .policy import derive_seed
 from .problems import uncited
 from .prompts import StepPrompt, first_round_filter, is_chat_model
@@ -21,119 +42,250 @@ from .store import is_complete, publish, read_lines
 
 # %% ../nbs/13f_pretrained.ipynb #6d708bda
 class PretrainedModels:
-    "Policy and PPM of the loop as adapters on one pretrained base."
-    def __init__(self, p:Preset, device=None):
-        "Find, check and load the base. Raises ModelError in one line before anything long."
-        if p.name in SHAPES: check_machine(p, SHAPES[p.name], device=device)
+    """Policy and PPM of the loop as adapters on one pretrained base."""
+
+    def __init__(self, p: Preset, device=None):
+        """Find, check and load the base. Raises ModelError in one line before anything long."""
+        if p.name in SHAPES:
+            check_machine(p, SHAPES[p.name], device=device)
         folder = find_weights(p)
         if p.name not in SHAPES:
             from transformers import AutoConfig
-            check_machine(p, shape_of(AutoConfig.from_pretrained(folder)), device=device)
-        model, tokenizer = load_base(folder, p.four_bit, device, {16: torch.bfloat16, 32: torch.float32}.get(p.bits))
-        self.preset, self.chat = p, is_chat_model(tokenizer, p.source)
-        self.base = SharedBase(model, tokenizer, str(folder) if Path(p.source).is_dir() else p.source, p.rank, p.alpha, checkpointing=p.four_bit)
-        self.folder = folder
-        self.policy = AdapterPolicy(self.base, "policy", self.prompt(3), p.max_step_tokens, p.max_rows)
 
-    def prompt(self, shots:int) -> StepPrompt: return StepPrompt(self.base.tokenizer, shots, self.chat)
+            check_machine(p, shape_of(AutoConfig.from_pretrained(folder)), device=device)
+        model, tokenizer = load_base(
+            folder, p.four_bit, device, {16: torch.bfloat16, 32: torch.float32}.get(p.bits)
+        )
+        self.preset, self.chat = p, is_chat_model(tokenizer, p.source)
+        self.base = SharedBase(
+            model,
+            tokenizer,
+            str(folder) if Path(p.source).is_dir() else p.source,
+            p.rank,
+            p.alpha,
+            checkpointing=p.four_bit,
+        )
+        self.folder = folder
+        self.policy = AdapterPolicy(
+            self.base, "policy", self.prompt(3), p.max_step_tokens, p.max_rows
+        )
+
+    def prompt(self, shots: int) -> StepPrompt:
+        return StepPrompt(self.base.tokenizer, shots, self.chat)
 
     def first_policy(self, settings, on_step=None) -> AdapterPolicy:
-        "The base itself with examples in its prompt; or, with `seed_solutions`, trained on worked examples of the generator for `base_steps`."
+        """The base itself with examples in its prompt; or, with `seed_solutions`, trained on worked examples of the generator for `base_steps`."""
         self.base.fresh("policy", settings.seed)
         self.policy.prompt = self.prompt(3)
         if settings.seed_solutions and sum(settings.base_steps):
-            self.fine_tune(self.policy, self.seed_rows(settings, 0), sum(settings.base_steps), settings.batch_size, settings.lr, derive_seed(settings.seed, "format"), on_step)
+            self.fine_tune(
+                self.policy,
+                self.seed_rows(settings, 0),
+                sum(settings.base_steps),
+                settings.batch_size,
+                settings.lr,
+                derive_seed(settings.seed, "format"),
+                on_step,
+            )
         return self.policy
 
     def save_policy(self, policy, folder):
         policy.save(folder)
-        (Path(folder) / "prompt.json").write_text(json.dumps(dict(shots=policy.prompt.shots, chat=policy.prompt.chat)))
+        (Path(folder) / "prompt.json").write_text(
+            json.dumps(dict(shots=policy.prompt.shots, chat=policy.prompt.chat))
+        )
 
     def load_policy(self, folder) -> AdapterPolicy:
-        "The policy in a run's folder, in the policy's slot."
+        """The policy in a run's folder, in the policy's slot."""
         read_adapter(self.base, "policy", folder)
-        self.policy.prompt = self.prompt(json.loads((Path(folder) / "prompt.json").read_text())["shots"])
+        self.policy.prompt = self.prompt(
+            json.loads((Path(folder) / "prompt.json").read_text())["shots"]
+        )
         return self.policy
 
-    def seed_rows(self, settings, round:int) -> list:
-        "Short worked examples of the generator that teach the format, with other numbers in every round; none if the preset does without."
-        rows = seed_rows(settings, 1, levels=(1, 2, 3), first=round) if settings.seed_solutions else []
+    def seed_rows(self, settings, round: int) -> list:
+        """Short worked examples of the generator that teach the format, with other numbers in every round; none if the preset does without."""
+        rows = (
+            seed_rows(settings, 1, levels=(1, 2, 3), first=round) if settings.seed_solutions else []
+        )
         return [dict(r, steps=[uncited(s) for s in r["steps"]]) for r in rows]
 
-    def choose(self, rows, round:int) -> list:
-        "Rows to learn from: in the first round only well-formed ones."
+    def choose(self, rows, round: int) -> list:
+        """Rows to learn from: in the first round only well-formed ones."""
         return first_round_filter(rows)[0] if round == 1 else rows
 
-    def fine_tune(self, policy, rows, steps:int, batch_size:int, lr:float, seed:int, on_step=None, **unused) -> list:
-        "Train the policy's adapter; from here on its prompt shows no examples. Rows longer than the preset's context are left out."
+    def fine_tune(
+        self,
+        policy,
+        rows,
+        steps: int,
+        batch_size: int,
+        lr: float,
+        seed: int,
+        on_step=None,
+        **unused,
+    ) -> list:
+        """Train the policy's adapter; from here on its prompt shows no examples. Rows longer than the preset's context are left out."""
         policy.prompt = self.prompt(0)
-        short = [r for r in rows if len(policy.encode(r["question"], r["steps"])) <= self.preset.context]
+        short = [
+            r for r in rows if len(policy.encode(r["question"], r["steps"])) <= self.preset.context
+        ]
         return fine_tune_adapter(policy, short, steps, batch_size, lr, seed, on_step)
 
     def new_ppm(self, policy, **more) -> AdapterPPM:
-        "A PPM that starts from the policy's weights and has no opinion yet."
+        """A PPM that starts from the policy's weights and has no opinion yet."""
         return AdapterPPM(policy, **more)
 
-    def fit_pairs(self, ppm, pairs, steps:int, batch_size:int, lr:float, seed:int, on_step=None, **unused) -> list:
-        "Train the PPM's adapter and head on preference pairs."
+    def fit_pairs(
+        self, ppm, pairs, steps: int, batch_size: int, lr: float, seed: int, on_step=None, **unused
+    ) -> list:
+        """Train the PPM's adapter and head on preference pairs."""
         return fit_adapter(ppm, pairs, steps, batch_size, lr, seed, on_step)
 
-    def save_ppm(self, ppm, folder): ppm.save(folder)
-    def load_ppm(self, folder) -> AdapterPPM: return load_ppm(self.policy, folder)
+    def save_ppm(self, ppm, folder):
+        ppm.save(folder)
 
-def preset_settings(p:Preset, **changes) -> Settings:
-    "Settings of a run with a preset; `changes` win over the preset."
+    def load_ppm(self, folder) -> AdapterPPM:
+        return load_ppm(self.policy, folder)
+
+
+def preset_settings(p: Preset, **changes) -> Settings:
+    """Settings of a run with a preset; `changes` win over the preset."""
     return Settings(**{**p.settings, **changes})
 
-def preset_of(run) -> str:
-    "Name of the preset a run was started with. Raises ModelError if the folder holds no run."
-    config = Path(run) / "config.json"
-    if not config.exists() and any(Path(run).glob("round_*")): return "tiny"  # models alone, without a run around them
-    try: return json.loads(config.read_text()).get("preset", "tiny")
-    except (OSError, ValueError): raise ModelError(f"{config}: no readable settings there; give the folder that `rstar evolve --out` wrote") from None
 
-def models_for(name:str, device=None) -> PretrainedModels:
-    "The models of a preset, loaded; None for the tiny one, which the loop makes itself. Raises ModelError."
+def preset_of(run) -> str:
+    """Name of the preset a run was started with. Raises ModelError if the folder holds no run."""
+    config = Path(run) / "config.json"
+    if not config.exists() and any(Path(run).glob("round_*")):
+        return "tiny"  # models alone, without a run around them
+    try:
+        return json.loads(config.read_text()).get("preset", "tiny")
+    except (OSError, ValueError):
+        raise ModelError(
+            f"{config}: no readable settings there; give the folder that `rstar evolve --out` wrote"
+        ) from None
+
+
+def models_for(name: str, device=None) -> PretrainedModels:
+    """The models of a preset, loaded; None for the tiny one, which the loop makes itself. Raises ModelError."""
     return None if name == "tiny" else PretrainedModels(preset(name), device)
 
 # %% ../nbs/13f_pretrained.ipynb #a0577e58
-def model_card(run, p:Preset=None, round:int=None) -> str:
-    "A model card in Markdown from a run's record. Raises ModelError if the run has finished no round."
+def model_card(run, p: Preset = None, round: int | None = None) -> str:
+    """A model card in Markdown from a run's record. Raises ModelError if the run has finished no round."""
     run = Path(run)
-    config, metrics = json.loads((run / "config.json").read_text()), read_lines(run / "metrics.jsonl")
+    config, metrics = (
+        json.loads((run / "config.json").read_text()),
+        read_lines(run / "metrics.jsonl"),
+    )
     metrics = [m for m in metrics if round is None or m["round"] <= round]
-    if not metrics: raise ModelError(f"{run}: no finished round to describe")
-    adapter = next((run / f"round_{m['round']}" / "policy" / "adapter_config.json" for m in reversed(metrics) if (run / f"round_{m['round']}" / "policy" / "adapter_config.json").is_file()), None)
-    base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter else "trained from nothing"
+    if not metrics:
+        raise ModelError(f"{run}: no finished round to describe")
+    adapter = next(
+        (
+            run / f"round_{m['round']}" / "policy" / "adapter_config.json"
+            for m in reversed(metrics)
+            if (run / f"round_{m['round']}" / "policy" / "adapter_config.json").is_file()
+        ),
+        None,
+    )
+    base = (
+        json.loads(adapter.read_text())["base_model_name_or_path"]
+        if adapter
+        else "trained from nothing"
+    )
     loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     s, defaults = config["settings"], asdict(Settings())
     plain = lambda v: list(v) if isinstance(v, (list, tuple)) else v
     changed = {k: v for k, v in s.items() if plain(v) != plain(defaults.get(k))}
     rows = [round_row(m) for m in metrics]
-    table = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])] + ["| " + " | ".join(str(v) for v in r.values()) + " |" for r in rows]
+    table = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])] + [
+        "| " + " | ".join(str(v) for v in r.values()) + " |" for r in rows
+    ]
     tokens = sum(m.get("search_tokens", 0) for m in metrics)
     hours = sum(sum(m["seconds"].values()) for m in metrics) / 3600
     source = s.get("problem_file") or "the generator of rstar_nb"
-    return "\n".join([
-        "---", f"base_model: {base}", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [math, program-of-thought, mcts, process-reward-model, rstar-math]", "---",
-        f"# A policy trained by search, verification and selection ({len(rows) - 1} rounds)", "",
-        f"Base model: `{base}`; its licence applies. Made with rstar_nb after rStar-Math (arXiv 2501.04519): tree search over Python steps, every step executed, the solutions whose answers were right trained on. " + (f"The format was taught with {s['seed_solutions']} worked examples of rstar_nb's own generator." if s.get("seed_solutions") else "Nobody wrote a solution for it."), "",
-        "## Record", "", *table, "", f"Accuracy on held-out problems with 95 % Wilson intervals. Coverage: share of training problems that the search solved. {tokens:,} tokens generated in search, {hours:.1f} hours on {config['machine'].get('cpu', 'an unknown machine')}, {config['machine'].get('cores', '?')} cores.", "",
-        f"Training problems: {source}. Seed {s['seed']}. Settings that differ from the defaults: " + (", ".join(f"`{k}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}`" for k, v in changed.items()) or "none") + ".", "",
-        "## Use", "", "```python", f"from {'peft' if adapter else 'transformers'} import {loader}", "from transformers import AutoTokenizer", f'model = {loader}.from_pretrained("policy")', 'tokenizer = AutoTokenizer.from_pretrained("policy")', "```", "",
-        "The model writes Python in steps, an empty line after each; the last step assigns `answer`. Run what it writes only in a sandbox. `ppm/` is the process preference model of the same round" + (": an adapter and `value_head.safetensors` (a linear unit on the last hidden state, then tanh)." if adapter else "."), "",
-        "## Limits", "", "Measured on the problems above and on nothing else. A right answer can come from a wrong program."]) + "\n"
+    return (
+        "\n".join(
+            [
+                "---",
+                f"base_model: {base}",
+                f"library_name: {'peft' if adapter else 'transformers'}",
+                "tags: [math, program-of-thought, mcts, process-reward-model, rstar-math]",
+                "---",
+                f"# A policy trained by search, verification and selection ({len(rows) - 1} rounds)",
+                "",
+                f"Base model: `{base}`; its licence applies. Made with rstar_nb after rStar-Math (arXiv 2501.04519): tree search over Python steps, every step executed, the solutions whose answers were right trained on. "
+                + (
+                    f"The format was taught with {s['seed_solutions']} worked examples of rstar_nb's own generator."
+                    if s.get("seed_solutions")
+                    else "Nobody wrote a solution for it."
+                ),
+                "",
+                "## Record",
+                "",
+                *table,
+                "",
+                f"Accuracy on held-out problems with 95 % Wilson intervals. Coverage: share of training problems that the search solved. {tokens:,} tokens generated in search, {hours:.1f} hours on {config['machine'].get('cpu', 'an unknown machine')}, {config['machine'].get('cores', '?')} cores.",
+                "",
+                f"Training problems: {source}. Seed {s['seed']}. Settings that differ from the defaults: "
+                + (
+                    ", ".join(
+                        f"`{k}={','.join(map(str, v)) if isinstance(v, (list, tuple)) else v}`"
+                        for k, v in changed.items()
+                    )
+                    or "none"
+                )
+                + ".",
+                "",
+                "## Use",
+                "",
+                "```python",
+                f"from {'peft' if adapter else 'transformers'} import {loader}",
+                "from transformers import AutoTokenizer",
+                f'model = {loader}.from_pretrained("policy")',
+                'tokenizer = AutoTokenizer.from_pretrained("policy")',
+                "```",
+                "",
+                "The model writes Python in steps, an empty line after each; the last step assigns `answer`. Run what it writes only in a sandbox. `ppm/` is the process preference model of the same round"
+                + (
+                    ": an adapter and `value_head.safetensors` (a linear unit on the last hidden state, then tanh)."
+                    if adapter
+                    else "."
+                ),
+                "",
+                "## Limits",
+                "",
+                "Measured on the problems above and on nothing else. A right answer can come from a wrong program.",
+            ]
+        )
+        + "\n"
+    )
 
-def take_away(run, out, merge:bool=False, base=None) -> Path:
-    "Write the last finished round's adapters, a card, and with `merge` the merged policy (needs the base's folder). Raises ModelError."
+
+def take_away(run, out, merge: bool = False, base=None) -> Path:
+    """Write the last finished round's adapters, a card, and with `merge` the merged policy (needs the base's folder). Raises ModelError."""
     run, out = Path(run), Path(out)
-    done = [f for f in sorted(run.glob("round_*"), key=lambda f: int(f.name.split("_")[1]), reverse=True) if is_complete(f / "policy") and is_complete(f / "ppm")]
-    if not done: raise ModelError(f"{run}: no finished round there")
-    if merge and base is None: raise ModelError("merging needs the folder of the base model's weights")
+    done = [
+        f
+        for f in sorted(run.glob("round_*"), key=lambda f: int(f.name.split("_")[1]), reverse=True)
+        if is_complete(f / "policy") and is_complete(f / "ppm")
+    ]
+    if not done:
+        raise ModelError(f"{run}: no finished round there")
+    if merge and base is None:
+        raise ModelError("merging needs the folder of the base model's weights")
     card = model_card(run)
+
     def write(f):
-        for name in ("policy", "ppm"): shutil.copytree(done[0] / name, f / name, ignore=shutil.ignore_patterns("complete.json"))
-        if merge: merge_adapter(base, f / "policy", f / "merged")
+        for name in ("policy", "ppm"):
+            shutil.copytree(
+                done[0] / name, f / name, ignore=shutil.ignore_patterns("complete.json")
+            )
+        if merge:
+            merge_adapter(base, f / "policy", f / "merged")
         (f / "README.md").write_text(card)
+
     publish(out, write)
     return out

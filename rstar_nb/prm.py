@@ -7,11 +7,14 @@ __all__ = ['outcomes_below', 'preference_pairs', 'pairwise_loss', 'log_likelihoo
            'pair_accuracy', 'outcome_targets', 'q_targets', 'fit_values']
 
 # %% ../nbs/08_prm.ipynb #4c4a3d49
-import copy, hashlib
+import copy
+import hashlib
 from pathlib import Path
+
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
+
 from .policy import Policy, backbone, left_pad
 from .search import trajectories
 from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
@@ -19,7 +22,7 @@ from .training import length_batches, train_loop
 
 # %% ../nbs/08_prm.ipynb #a5dea74c
 def outcomes_below(tree) -> tuple:
-    "For each node: does a finished rollout through it end right? wrong? Two lists of bools."
+    """For each node: does a finished rollout through it end right? wrong? Two lists of bools."""
     right, wrong = [False] * len(tree.nodes), [False] * len(tree.nodes)
     for x in trajectories(tree):
         for i in tree.path(x["node"]):
@@ -27,139 +30,259 @@ def outcomes_below(tree) -> tuple:
             wrong[i] |= x["correct"] is False
     return right, wrong
 
-def preference_pairs(tree,
-                     per_side:int=2,  # best and worst taken from each comparison (paper: 2)
-                     final_per_side:int=2,  # the same for whole trajectories (paper: 2)
-                     ) -> list:
-    "Pairs from one tree: dicts with problem_id, question, better, worse (lists of steps) and kind ('step' or 'final')."
+
+def preference_pairs(
+    tree,
+    per_side: int = 2,  # best and worst taken from each comparison (paper: 2)
+    final_per_side: int = 2,  # the same for whole trajectories (paper: 2)
+) -> list:
+    """Pairs from one tree: dicts with problem_id, question, better, worse (lists of steps) and kind ('step' or 'final')."""
     right, wrong = outcomes_below(tree)
+
     def pairs(better, worse, kind):
-        return [dict(problem_id=tree.problem_id, question=tree.question, better=b, worse=w, kind=kind) for b in better for w in worse]
+        return [
+            dict(problem_id=tree.problem_id, question=tree.question, better=b, worse=w, kind=kind)
+            for b in better
+            for w in worse
+        ]
+
     found = []
     for n in tree.nodes:
-        children = [tree.nodes[c] for c in n.children or [] if tree.nodes[c].node_visits and not tree.nodes[c].terminal]
+        children = [
+            tree.nodes[c]
+            for c in n.children or []
+            if tree.nodes[c].node_visits and not tree.nodes[c].terminal
+        ]
         good = sorted((c for c in children if right[c.id]), key=lambda c: -c.q_value)[:per_side]
-        bad = sorted((c for c in children if wrong[c.id] and not right[c.id]), key=lambda c: c.q_value)[:per_side]
+        bad = sorted(
+            (c for c in children if wrong[c.id] and not right[c.id]), key=lambda c: c.q_value
+        )[:per_side]
         found += pairs([tree.steps(c.id) for c in good], [tree.steps(c.id) for c in bad], "step")
     done = trajectories(tree)
     good = sorted((x for x in done if x["correct"]), key=lambda x: -x["average_q"])[:final_per_side]
-    bad = sorted((x for x in done if x["correct"] is False), key=lambda x: x["average_q"])[:final_per_side]
+    bad = sorted((x for x in done if x["correct"] is False), key=lambda x: x["average_q"])[
+        :final_per_side
+    ]
     return found + pairs([x["steps"] for x in good], [x["steps"] for x in bad], "final")
 
 # %% ../nbs/08_prm.ipynb #feb2f5aa
-def pairwise_loss(better,  # (pairs,) scores of the preferred side
-                  worse,  # (pairs,) scores of the other side
-                  ):
-    "Mean of -log sigmoid(better - worse): the Bradley-Terry loss of rStar-Math, equation 4."
+def pairwise_loss(
+    better,  # (pairs,) scores of the preferred side
+    worse,  # (pairs,) scores of the other side
+):
+    """Mean of -log sigmoid(better - worse): the Bradley-Terry loss of rStar-Math, equation 4."""
     return -torch.nn.functional.logsigmoid(better - worse).mean()
 
 # %% ../nbs/08_prm.ipynb #7874ec2c
 def log_likelihood(model, hidden, ids, predicts):
-    "(rows,) log-probability of the tokens after the positions marked in `predicts`; `hidden` (rows, width, d), `ids` and `predicts` (rows, width)."
-    token_losses = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden[predicts]).float(), ids.roll(-1, 1)[predicts], reduction="none")
+    """(rows,) log-probability of the tokens after the positions marked in `predicts`; `hidden` (rows, width, d), `ids` and `predicts` (rows, width)."""
+    token_losses = torch.nn.functional.cross_entropy(
+        model.get_output_embeddings()(hidden[predicts]).float(),
+        ids.roll(-1, 1)[predicts],
+        reduction="none",
+    )
     return token_losses.new_zeros(len(ids)).index_add(0, predicts.nonzero()[:, 0], -token_losses)
 
 # %% ../nbs/08_prm.ipynb #5be10802
 class PPM:
-    "A process preference model: a policy's weights, a linear unit, tanh."
-    def __init__(self, policy, copy_weights:bool=True,
-                 reads:str="last",  # "last": the last token's hidden state (paper); "likelihood": that and the log-probability of the steps
-                 ):
-        if reads not in ("last", "likelihood"): raise ValueError(f"reads={reads!r} is unknown; choose last or likelihood")
-        self.policy = Policy(copy.deepcopy(policy.model) if copy_weights else policy.model, policy.tokenizer, policy.prompt, policy.max_step_tokens, policy.max_rows)
+    """A process preference model: a policy's weights, a linear unit, tanh."""
+
+    def __init__(
+        self,
+        policy,
+        copy_weights: bool = True,
+        reads: str = "last",  # "last": the last token's hidden state (paper); "likelihood": that and the log-probability of the steps
+    ):
+        if reads not in ("last", "likelihood"):
+            raise ValueError(f"reads={reads!r} is unknown; choose last or likelihood")
+        self.policy = Policy(
+            copy.deepcopy(policy.model) if copy_weights else policy.model,
+            policy.tokenizer,
+            policy.prompt,
+            policy.max_step_tokens,
+            policy.max_rows,
+        )
         self.head = torch.nn.Linear(policy.model.config.hidden_size, 1)
         self.alpha = torch.nn.Parameter(torch.tensor(0.1)) if reads == "likelihood" else None
-        torch.nn.init.zeros_(self.head.weight); torch.nn.init.constant_(self.head.bias, 1.0 if reads == "likelihood" else 0.0)
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.constant_(self.head.bias, 1.0 if reads == "likelihood" else 0.0)
 
-    def parameters(self): return [*self.policy.model.parameters(), *self.head.parameters(), *([] if self.alpha is None else [self.alpha])]
+    def parameters(self):
+        return [
+            *self.policy.model.parameters(),
+            *self.head.parameters(),
+            *([] if self.alpha is None else [self.alpha]),
+        ]
 
-    def encode(self, question, steps): return self.policy.encode(question, steps), len(self.policy.encode(question))
+    def encode(self, question, steps):
+        return self.policy.encode(question, steps), len(self.policy.encode(question))
 
-    def scores(self, encoded,  # list of (token ids of question and steps, number of question tokens)
-               ):
-        "(rows,) scores in [-1, 1], with gradient."
-        width, device, rows = max(len(ids) for ids, _ in encoded), next(self.policy.model.parameters()).device, torch.arange(len(encoded))
+    def scores(
+        self,
+        encoded,  # list of (token ids of question and steps, number of question tokens)
+    ):
+        """(rows,) scores in [-1, 1], with gradient."""
+        width, device, rows = (
+            max(len(ids) for ids, _ in encoded),
+            next(self.policy.model.parameters()).device,
+            torch.arange(len(encoded)),
+        )
         ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in encoded], device=device)
         end, start = torch.tensor([[len(ids), n] for ids, n in encoded], device=device).T
         hidden = backbone(self.policy.model)(ids).last_hidden_state
-        value, at = self.head(hidden[rows, end - 1].float())[:, 0], torch.arange(width, device=device)
-        if self.alpha is not None: value = value + self.alpha * log_likelihood(self.policy.model, hidden, ids, (at >= start[:, None] - 1) & (at < end[:, None] - 1))
+        value, at = (
+            self.head(hidden[rows, end - 1].float())[:, 0],
+            torch.arange(width, device=device),
+        )
+        if self.alpha is not None:
+            value = value + self.alpha * log_likelihood(
+                self.policy.model, hidden, ids, (at >= start[:, None] - 1) & (at < end[:, None] - 1)
+            )
         return torch.tanh(value)
 
     @torch.inference_mode()
-    def score(self, prefixes, batch_size:int=128) -> list:
-        "Score in [-1, 1] of each (question, steps), as floats, in order. What siblings have in common is computed once."
+    def score(self, prefixes, batch_size: int = 128) -> list:
+        """Score in [-1, 1] of each (question, steps), as floats, in order. What siblings have in common is computed once."""
         families, scores, share = {}, [0.0] * len(prefixes), can_share_prefix(self.policy.model)
-        for i, (question, steps) in enumerate(prefixes): families.setdefault((question, *steps[:-1]) if share and steps else (question, *steps, i), []).append(i)
+        for i, (question, steps) in enumerate(prefixes):
+            families.setdefault(
+                (question, *steps[:-1]) if share and steps else (question, *steps, i), []
+            ).append(i)
         # Families of one size together: a smaller one would be padded, and one alone has nothing to share.
-        parts = sorted(([members[j:j + 8] for members in families.values() for j in range(0, len(members), 8)]), key=lambda m: (len(m), max(len(prefixes[i][0]) + sum(map(len, prefixes[i][1])) for i in m)))
+        parts = sorted(
+            (
+                [
+                    members[j : j + 8]
+                    for members in families.values()
+                    for j in range(0, len(members), 8)
+                ]
+            ),
+            key=lambda m: (
+                len(m),
+                max(len(prefixes[i][0]) + sum(map(len, prefixes[i][1])) for i in m),
+            ),
+        )
         at = 0
         while at < len(parts):
             size = len(parts[at])
-            taken = [m for m in parts[at:at + max(1, batch_size // size)] if len(m) == size]
+            taken = [m for m in parts[at : at + max(1, batch_size // size)] if len(m) == size]
             at += len(taken)
             batch = [i for members in taken for i in members]
-            found = _sibling_scores(self, [[prefixes[i] for i in members] for members in taken]) if size > 1 else self.scores([self.encode(*prefixes[i]) for i in batch])
-            for i, s in zip(batch, found.tolist()): scores[i] = s
+            found = (
+                _sibling_scores(self, [[prefixes[i] for i in members] for members in taken])
+                if size > 1
+                else self.scores([self.encode(*prefixes[i]) for i in batch])
+            )
+            for i, s in zip(batch, found.tolist()):
+                scores[i] = s
         return scores
 
     def save(self, folder):
-        "Write the model, the tokenizer and the linear unit (safetensors)."
+        """Write the model, the tokenizer and the linear unit (safetensors)."""
         self.policy.save(folder)
-        tensors = {"weight": self.head.weight.detach(), "bias": self.head.bias.detach(), **({} if self.alpha is None else {"alpha": self.alpha.detach()})}
+        tensors = {
+            "weight": self.head.weight.detach(),
+            "bias": self.head.bias.detach(),
+            **({} if self.alpha is None else {"alpha": self.alpha.detach()}),
+        }
         save_file(tensors, str(Path(folder) / "value_head.safetensors"))
 
     @classmethod
     def load(cls, folder):
-        "A PPM written by `save`. Raises FileNotFoundError if there is none."
-        if not (Path(folder) / "value_head.safetensors").is_file(): raise FileNotFoundError(f"{folder}: value_head.safetensors is missing; this is not a PPM")
+        """A PPM written by `save`. Raises FileNotFoundError if there is none."""
+        if not (Path(folder) / "value_head.safetensors").is_file():
+            raise FileNotFoundError(
+                f"{folder}: value_head.safetensors is missing; this is not a PPM"
+            )
         tensors = load_file(str(Path(folder) / "value_head.safetensors"))
-        ppm = cls(Policy.load(folder), copy_weights=False, reads="likelihood" if "alpha" in tensors else "last")
-        if ppm.alpha is not None: ppm.alpha.data = tensors.pop("alpha")
+        ppm = cls(
+            Policy.load(folder),
+            copy_weights=False,
+            reads="likelihood" if "alpha" in tensors else "last",
+        )
+        if ppm.alpha is not None:
+            ppm.alpha.data = tensors.pop("alpha")
         ppm.head.load_state_dict(tensors)
         return ppm
 
 # %% ../nbs/08_prm.ipynb #5be10804
 def _sibling_scores(ppm, families):
-    "Scores of families of prefixes that differ in their last step, one family after another."
+    """Scores of families of prefixes that differ in their last step, one family after another."""
     model, device = ppm.policy.model, ppm.policy.model.device
     before = [ppm.encode(members[0][0], members[0][1][:-1]) for members in families]
-    own = [[ppm.policy.encode(q, steps)[len(ids):] for q, steps in members] for (ids, _), members in zip(before, families)]
+    own = [
+        [ppm.policy.encode(q, steps)[len(ids) :] for q, steps in members]
+        for (ids, _), members in zip(before, families)
+    ]
     k, room = max(map(len, own)), max(len(ids) for steps in own for ids in steps)
     real = torch.tensor([j < len(steps) for steps in own for j in range(k)], device=device)
     own = [ids for steps in own for ids in steps + [[0]] * (k - len(steps))]
     ids, mask = left_pad([ids for ids, _ in before], ppm.policy.pad, device)
     positions, cache = (mask.cumsum(1) - 1).clamp(min=0), DynamicCache(config=model.config)
-    above = backbone(model)(ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state
+    above = backbone(model)(
+        ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+    ).last_hidden_state
     cache, length = SharedPrefixCache(cache, mask, k, room), mask.sum(1).repeat_interleave(k)
-    own_ids, end, at = torch.tensor([x + [0] * (room - len(x)) for x in own], device=device), torch.tensor([len(x) for x in own], device=device), torch.arange(room, device=device)
+    own_ids, end, at = (
+        torch.tensor([x + [0] * (room - len(x)) for x in own], device=device),
+        torch.tensor([len(x) for x in own], device=device),
+        torch.arange(room, device=device),
+    )
     seen = torch.cat([mask.repeat_interleave(k, 0), mask.new_ones(len(own), room)], 1)
-    with shared_prefix(model): hidden = backbone(model)(own_ids, attention_mask=seen, position_ids=length[:, None] + at, past_key_values=cache, use_cache=True).last_hidden_state
+    with shared_prefix(model):
+        hidden = backbone(model)(
+            own_ids,
+            attention_mask=seen,
+            position_ids=length[:, None] + at,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
     value = ppm.head(hidden[torch.arange(len(own), device=device), end - 1].float())[:, 0]
     if ppm.alpha is not None:
         start = torch.tensor([n for _, n in before], device=device)[:, None]
-        earlier = log_likelihood(model, above, ids, (positions >= start - 1) & (positions < positions[:, -1:]) & (mask > 0)).repeat_interleave(k)
-        first = model.get_output_embeddings()(above[:, -1]).float().log_softmax(-1).repeat_interleave(k, 0).gather(1, own_ids[:, :1])[:, 0]
-        value = value + ppm.alpha * (earlier + first + log_likelihood(model, hidden, own_ids, at < end[:, None] - 1))
+        earlier = log_likelihood(
+            model,
+            above,
+            ids,
+            (positions >= start - 1) & (positions < positions[:, -1:]) & (mask > 0),
+        ).repeat_interleave(k)
+        first = (
+            model.get_output_embeddings()(above[:, -1])
+            .float()
+            .log_softmax(-1)
+            .repeat_interleave(k, 0)
+            .gather(1, own_ids[:, :1])[:, 0]
+        )
+        value = value + ppm.alpha * (
+            earlier + first + log_likelihood(model, hidden, own_ids, at < end[:, None] - 1)
+        )
     return torch.tanh(value)[real]
 
 # %% ../nbs/08_prm.ipynb #1d781ecc
-def held_out(problem_id:str, share:float=0.1) -> bool:
-    "Is this problem kept away from training, the PPM's and, in the loop, the policy's?"
+def held_out(problem_id: str, share: float = 0.1) -> bool:
+    """Is this problem kept away from training, the PPM's and, in the loop, the policy's?"""
     return int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:4], "big") < share * 2**32
 
-def fit_pairs(ppm, pairs, steps:int, batch_size:int=32, lr:float=5e-4, seed:int=0, on_step=None) -> list:
-    "Train a PPM in place on preference pairs; returns the losses."
+
+def fit_pairs(
+    ppm, pairs, steps: int, batch_size: int = 32, lr: float = 5e-4, seed: int = 0, on_step=None
+) -> list:
+    """Train a PPM in place on preference pairs; returns the losses."""
     encode = lambda side: [ppm.encode(p["question"], p[side]) for p in pairs]
     better, worse = encode("better"), encode("worse")
-    batches = length_batches([len(a) + len(b) for (a, _), (b, _) in zip(better, worse)], batch_size, steps, seed)
+    batches = length_batches(
+        [len(a) + len(b) for (a, _), (b, _) in zip(better, worse)], batch_size, steps, seed
+    )
+
     def batch_loss(step):
         scores = ppm.scores([better[i] for i in batches[step]] + [worse[i] for i in batches[step]])
         return pairwise_loss(*scores.chunk(2))
+
     return train_loop(ppm.parameters(), batch_loss, steps, lr, on_step=on_step)
 
+
 def pair_accuracy(ppm, pairs) -> dict:
-    "How often the better side scores higher, by kind of pair: {kind: (right, n)}."
+    """How often the better side scores higher, by kind of pair: {kind: (right, n)}."""
     counts = {}
     scores = ppm.score([(p["question"], p[side]) for p in pairs for side in ("better", "worse")])
     for p, better, worse in zip(pairs, scores[::2], scores[1::2]):
@@ -169,15 +292,38 @@ def pair_accuracy(ppm, pairs) -> dict:
 
 # %% ../nbs/08_prm.ipynb #ae552266
 def outcome_targets(tree) -> list:
-    "ORM targets: each finished program with +1 if it was right, -1 if not."
-    return [dict(question=tree.question, steps=x["steps"], target=1.0 if x["correct"] else -1.0) for x in trajectories(tree) if x["correct"] is not None]
+    """ORM targets: each finished program with +1 if it was right, -1 if not."""
+    return [
+        dict(question=tree.question, steps=x["steps"], target=1.0 if x["correct"] else -1.0)
+        for x in trajectories(tree)
+        if x["correct"] is not None
+    ]
+
 
 def q_targets(tree) -> list:
-    "PQM targets: each visited step with its Q, in [-1, 1]."
-    return [dict(question=tree.question, steps=tree.steps(n.id), target=n.q_value) for n in tree.nodes[1:] if n.node_visits]
+    """PQM targets: each visited step with its Q, in [-1, 1]."""
+    return [
+        dict(question=tree.question, steps=tree.steps(n.id), target=n.q_value)
+        for n in tree.nodes[1:]
+        if n.node_visits
+    ]
 
-def fit_values(prm, rows, steps:int, batch_size:int=32, lr:float=5e-4, seed:int=0, on_step=None) -> list:
-    "Train a PRM in place to predict targets in [-1, 1] (squared error); returns the losses."
-    encoded, targets = [prm.encode(r["question"], r["steps"]) for r in rows], torch.tensor([r["target"] for r in rows])
+
+def fit_values(
+    prm, rows, steps: int, batch_size: int = 32, lr: float = 5e-4, seed: int = 0, on_step=None
+) -> list:
+    """Train a PRM in place to predict targets in [-1, 1] (squared error); returns the losses."""
+    encoded, targets = (
+        [prm.encode(r["question"], r["steps"]) for r in rows],
+        torch.tensor([r["target"] for r in rows]),
+    )
     batches = length_batches([len(ids) for ids, _ in encoded], batch_size, steps, seed)
-    return train_loop(prm.parameters(), lambda step: (prm.scores([encoded[i] for i in batches[step]]) - targets[batches[step]]).pow(2).mean(), steps, lr, on_step=on_step)
+    return train_loop(
+        prm.parameters(),
+        lambda step: (
+            (prm.scores([encoded[i] for i in batches[step]]) - targets[batches[step]]).pow(2).mean()
+        ),
+        steps,
+        lr,
+        on_step=on_step,
+    )

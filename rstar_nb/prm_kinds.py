@@ -6,52 +6,111 @@
 __all__ = ['KINDS', 'outcome_rows', 'q_rows', 'pair_rows', 'trees_until', 'train_kind', 'pair_table', 'measure_kinds']
 
 # %% ../nbs/11c_prm_kinds.ipynb #cc79ccd2
-import json, time
+import json
+import time
 from pathlib import Path
+
 from .evaluation import wilson
 from .measurement import comparisons, load_round, measure, summarise
 from .policy import derive_seed
-from .prm import PPM, fit_pairs, fit_values, held_out, outcome_targets, pair_accuracy, preference_pairs, q_targets
+from rstar_nb.prm import (
+    PPM,
+    fit_pairs,
+    fit_values,
+    held_out,
+    outcome_targets,
+    pair_accuracy,
+    preference_pairs,
+    q_targets,
+)
 from .search import tree_from_json
 from .store import is_complete, publish, read_lines
 
 # %% ../nbs/11c_prm_kinds.ipynb #81f9018c
-def outcome_rows(trees) -> list: return [row for t in trees for row in outcome_targets(t)]
-def q_rows(trees) -> list: return [row for t in trees for row in q_targets(t)]
-def pair_rows(trees) -> list: return [pair for t in trees for pair in preference_pairs(t)]
+def outcome_rows(trees) -> list:
+    return [row for t in trees for row in outcome_targets(t)]
+
+
+def q_rows(trees) -> list:
+    return [row for t in trees for row in q_targets(t)]
+
+
+def pair_rows(trees) -> list:
+    return [pair for t in trees for pair in preference_pairs(t)]
+
 
 KINDS = {  # kind -> (trees -> training rows, the function that fits them)
     "orm": (outcome_rows, fit_values),
     "pqm": (q_rows, fit_values),
-    "ppm": (pair_rows, fit_pairs)}
+    "ppm": (pair_rows, fit_pairs),
+}
 
-def trees_until(run, round:int) -> list:
-    "The trees of a run's rounds 1 to `round`, oldest first."
-    return [tree_from_json(line) for k in range(1, round + 1) for line in read_lines(Path(run) / f"round_{k}" / "search.jsonl")]
+
+def trees_until(run, round: int) -> list:
+    """The trees of a run's rounds 1 to `round`, oldest first."""
+    return [
+        tree_from_json(line)
+        for k in range(1, round + 1)
+        for line in read_lines(Path(run) / f"round_{k}" / "search.jsonl")
+    ]
 
 # %% ../nbs/11c_prm_kinds.ipynb #d29e950c
-def train_kind(kind:str,  # "orm", "pqm" or "ppm"
-               policy, trees, steps:int, batch_size:int=24, lr:float=5e-4, seed:int=0, reads:str="last", on_step=None) -> tuple:
-    "(reward model, number of rows it was trained on). Raises ValueError if the trees teach this kind nothing."
-    if kind not in KINDS: raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
+def train_kind(
+    kind: str,  # "orm", "pqm" or "ppm"
+    policy,
+    trees,
+    steps: int,
+    batch_size: int = 24,
+    lr: float = 5e-4,
+    seed: int = 0,
+    reads: str = "last",
+    on_step=None,
+) -> tuple:
+    """(reward model, number of rows it was trained on). Raises ValueError if the trees teach this kind nothing."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
     rows_of, fit = KINDS[kind]
     rows = rows_of([t for t in trees if not held_out(t.problem_id)])
-    if not rows: raise ValueError(f"these trees hold nothing to train a {kind} on; search more problems, or with more rollouts")
+    if not rows:
+        raise ValueError(
+            f"these trees hold nothing to train a {kind} on; search more problems, or with more rollouts"
+        )
     prm = PPM(policy, reads=reads)
     fit(prm, rows, steps, batch_size, lr, derive_seed(seed, kind), on_step=on_step)
     return prm, len(rows)
 
 # %% ../nbs/11c_prm_kinds.ipynb #05f4321b
-def pair_table(models:dict, pairs) -> list:
-    "Accuracy of each reward model on preference pairs, by kind of pair, with Wilson intervals."
+def pair_table(models: dict, pairs) -> list:
+    """Accuracy of each reward model on preference pairs, by kind of pair, with Wilson intervals."""
     table = []
     for name, prm in models.items():
-        for kind, (right, n) in sorted(pair_accuracy(prm, pairs).items()): table.append(dict(model=name, pairs=kind, right=right, n=n, interval=tuple(round(x, 3) for x in wilson(right, n))))
+        for kind, (right, n) in sorted(pair_accuracy(prm, pairs).items()):
+            table.append(
+                dict(
+                    model=name,
+                    pairs=kind,
+                    right=right,
+                    n=n,
+                    interval=tuple(round(x, 3) for x in wilson(right, n)),
+                )
+            )
     return table
 
 # %% ../nbs/11c_prm_kinds.ipynb #c2dbbaa9
-def measure_kinds(run, out, problems, executor, round:int=None, budgets=(500,), seed:int=0, steps:int=None, wave:int=100, strategies=("majority", "best_of_n/ppm_last", "mcts/uct/vote"), say=None) -> dict:
-    "Train the three kinds on the same trees and compare them; returns (and writes to out/kinds.json) pairs, accuracies and paired comparisons."
+def measure_kinds(
+    run,
+    out,
+    problems,
+    executor,
+    round: int | None = None,
+    budgets=(500,),
+    seed: int = 0,
+    steps: int | None = None,
+    wave: int = 100,
+    strategies=("majority", "best_of_n/ppm_last", "mcts/uct/vote"),
+    say=None,
+) -> dict:
+    """Train the three kinds on the same trees and compare them; returns (and writes to out/kinds.json) pairs, accuracies and paired comparisons."""
     run, out, say = Path(run), Path(out), say or (lambda text: None)
     round, policy, _ = load_round(run, round)
     settings = json.loads((run / "config.json").read_text())["settings"]
@@ -62,17 +121,78 @@ def measure_kinds(run, out, problems, executor, round:int=None, budgets=(500,), 
         if not is_complete(folder):
             trees = trees or trees_until(run, round)
             begin = time.perf_counter()
-            prm, n = train_kind(kind, policy, trees, steps, settings["pair_batch"] * (1 if kind == "ppm" else 2), settings["ppm_lr"], seed, reads)
-            publish(folder, lambda f: (prm.save(f), (f / "training.json").write_text(json.dumps(dict(rows=n, steps=steps, reads=reads, seconds=time.perf_counter() - begin)))))
+            prm, n = train_kind(
+                kind,
+                policy,
+                trees,
+                steps,
+                settings["pair_batch"] * (1 if kind == "ppm" else 2),
+                settings["ppm_lr"],
+                seed,
+                reads,
+            )
+            publish(
+                folder,
+                lambda f: (
+                    prm.save(f),
+                    (f / "training.json").write_text(
+                        json.dumps(
+                            dict(
+                                rows=n,
+                                steps=steps,
+                                reads=reads,
+                                seconds=time.perf_counter() - begin,
+                            )
+                        )
+                    ),
+                ),
+            )
             say(f"{kind}: {steps} steps on {n:,} rows")
-        models[kind], trained[kind] = PPM.load(folder), json.loads((folder / "training.json").read_text())
-    pairs = [p for k in range(1, round + 1) for p in read_lines(run / f"round_{k}" / "pairs.jsonl") if held_out(p["problem_id"])]
+        models[kind], trained[kind] = (
+            PPM.load(folder),
+            json.loads((folder / "training.json").read_text()),
+        )
+    pairs = [
+        p
+        for k in range(1, round + 1)
+        for p in read_lines(run / f"round_{k}" / "pairs.jsonl")
+        if held_out(p["problem_id"])
+    ]
     rows = []
     for kind, prm in models.items():
-        found = measure(out / f"seed_{seed}" / f"rows_{kind}", problems, strategies, budgets, policy, executor, prm, seed=seed, wave=wave, about=dict(run=str(run), round=round, kind=kind))
+        found = measure(
+            out / f"seed_{seed}" / f"rows_{kind}",
+            problems,
+            strategies,
+            budgets,
+            policy,
+            executor,
+            prm,
+            seed=seed,
+            wave=wave,
+            about=dict(run=str(run), round=round, kind=kind),
+        )
         # A majority reads no reward model: it is the same for all, and the first in every comparison.
-        rows += [dict(r, strategy=r["strategy"] if r["strategy"] == "majority" else f"{kind} {r['strategy']}") for r in found if r["strategy"] != "majority" or kind == "orm"]
+        rows += [
+            dict(
+                r,
+                strategy=r["strategy"]
+                if r["strategy"] == "majority"
+                else f"{kind} {r['strategy']}",
+            )
+            for r in found
+            if r["strategy"] != "majority" or kind == "orm"
+        ]
         say(f"{kind}: {len(found)} answers")
-    result = dict(run=str(run), round=round, seed=seed, n=len(problems), trained=trained, pairs=pair_table(models, pairs) if pairs else [], accuracy=summarise(rows), comparisons=comparisons(rows))
+    result = dict(
+        run=str(run),
+        round=round,
+        seed=seed,
+        n=len(problems),
+        trained=trained,
+        pairs=pair_table(models, pairs) if pairs else [],
+        accuracy=summarise(rows),
+        comparisons=comparisons(rows),
+    )
     (out / f"seed_{seed}" / "kinds.json").write_text(json.dumps(result, indent=1))
     return result

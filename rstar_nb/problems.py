@@ -10,7 +10,11 @@ __all__ = ['STORY_STARTS', 'STORY_OPS', 'PERCENT_STARTS', 'PERCENT_OPS', 'COUNTI
            'ProblemFileError', 'load_problems', 'save_problems']
 
 # %% ../nbs/01_problems.ipynb #8340ecb6
-import hashlib, itertools, json, random, re
+import hashlib
+import itertools
+import json
+import random
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,7 +23,8 @@ from pathlib import Path
 # %% ../nbs/01_problems.ipynb #4cff0405
 @dataclass(frozen=True)
 class Problem:
-    "A question whose final answer is known."
+    """A question whose final answer is known."""
+
     id: str  # unique in its file
     question: str  # what the model reads
     answer: str  # the reference; only the checker reads it
@@ -29,7 +34,8 @@ class Problem:
 # %% ../nbs/01_problems.ipynb #16b4dca4
 @dataclass(frozen=True)
 class Op:
-    "One operation: how to say it, how to comment it, how to compute it."
+    """One operation: how to say it, how to comment it, how to compute it."""
+
     say: tuple  # phrasings, with slots {a}, {b}, {c} for numbers, {X}, {Y} for names of values, {N} for a person, {items} and {thing} for what is counted
     note: str  # the comment above the step's code
     code: str  # a Python expression; {v} is the value so far
@@ -39,166 +45,500 @@ class Op:
 # %% ../nbs/01_problems.ipynb #37d6b9fd
 _SENTENCE = re.compile(r"\A(?=\S)|(?<=[.?!]\s)(?=\S)")  # the places where a sentence begins
 
-def numbered(text:str) -> str:
-    "The text with a number in front of each sentence, for steps to cite."
+
+def numbered(text: str) -> str:
+    """The text with a number in front of each sentence, for steps to cite."""
     count = itertools.count(1)
     return _SENTENCE.sub(lambda _: f"({next(count)}) ", text)
 
-def uncited(step:str) -> str:
-    "The step without the number of the sentence it cites, for a model whose prompt does not number sentences."
+
+def uncited(step: str) -> str:
+    """The step without the number of the sentence it cites, for a model whose prompt does not number sentences."""
     return re.sub(r"^# \(\d+\) ", "# ", step)
 
 # %% ../nbs/01_problems.ipynb #e9c3c390
 STORY_STARTS = (
-    Op(("{N} has {a} {items} and gets {b} more.", "There are {a} {items} in {N}'s box, and {b} more are put in."), "{a} and {b} more", "{a} + {b}", ((5, 90), (3, 40))),
-    Op(("{N} has {a} {items} and loses {b} of them.", "Of {N}'s {a} {items}, {b} are sold."), "{a} without {b}", "{a} - {b}", ((40, 99), (3, 30))),
-    Op(("{N} buys {a} bags of {b} {items}.", "{N} fills {a} boxes with {b} {items} each."), "{a} times {b}", "{a} * {b}", ((3, 15), (3, 15))),
+    Op(
+        (
+            "{N} has {a} {items} and gets {b} more.",
+            "There are {a} {items} in {N}'s box, and {b} more are put in.",
+        ),
+        "{a} and {b} more",
+        "{a} + {b}",
+        ((5, 90), (3, 40)),
+    ),
+    Op(
+        ("{N} has {a} {items} and loses {b} of them.", "Of {N}'s {a} {items}, {b} are sold."),
+        "{a} without {b}",
+        "{a} - {b}",
+        ((40, 99), (3, 30)),
+    ),
+    Op(
+        ("{N} buys {a} bags of {b} {items}.", "{N} fills {a} boxes with {b} {items} each."),
+        "{a} times {b}",
+        "{a} * {b}",
+        ((3, 15), (3, 15)),
+    ),
 )
 STORY_OPS = (
-    Op(("{N} buys {a} more {items}.", "{N} then finds another {a}."), "add {a}", "{v} + {a}", ((3, 60),)),
-    Op(("{N} gives {a} of them away.", "{a} of the {items} get lost."), "take away {a}", "{v} - {a}", ((3, 60),)),
-    Op(("{N} buys {a} bags of {b} {items}.", "Then {a} boxes with {b} {items} each arrive."), "add {a} times {b}", "{v} + {a} * {b}", ((3, 12), (3, 12))),
-    Op(("{a} friends take {b} {items} each.", "{N} gives {b} {items} to each of {a} friends."), "take away {a} times {b}", "{v} - {a} * {b}", ((3, 9), (3, 9))),
-    Op(("Now the number of {items} doubles.", "{N} ends up with twice as many {items}."), "double", "{v} * 2"),
+    Op(
+        ("{N} buys {a} more {items}.", "{N} then finds another {a}."),
+        "add {a}",
+        "{v} + {a}",
+        ((3, 60),),
+    ),
+    Op(
+        ("{N} gives {a} of them away.", "{a} of the {items} get lost."),
+        "take away {a}",
+        "{v} - {a}",
+        ((3, 60),),
+    ),
+    Op(
+        ("{N} buys {a} bags of {b} {items}.", "Then {a} boxes with {b} {items} each arrive."),
+        "add {a} times {b}",
+        "{v} + {a} * {b}",
+        ((3, 12), (3, 12)),
+    ),
+    Op(
+        ("{a} friends take {b} {items} each.", "{N} gives {b} {items} to each of {a} friends."),
+        "take away {a} times {b}",
+        "{v} - {a} * {b}",
+        ((3, 9), (3, 9)),
+    ),
+    Op(
+        ("Now the number of {items} doubles.", "{N} ends up with twice as many {items}."),
+        "double",
+        "{v} * 2",
+    ),
     Op(("{N} keeps one half of the {items}.", "Half of the {items} are gone."), "half", "{v} // 2"),
-    Op(("They are shared equally among {a} people and {N} keeps one share.", "{N} splits the {items} into {a} equal piles and keeps one pile."), "one of {a} shares", "{v} // {a}", ((3, 9),)),
-    Op(("{a} other children have just as many, and all {items} are put together with {N}'s.",), "{a} more like it", "{v} * ({a} + 1)", ((3, 7),)),
+    Op(
+        (
+            "They are shared equally among {a} people and {N} keeps one share.",
+            "{N} splits the {items} into {a} equal piles and keeps one pile.",
+        ),
+        "one of {a} shares",
+        "{v} // {a}",
+        ((3, 9),),
+    ),
+    Op(
+        ("{a} other children have just as many, and all {items} are put together with {N}'s.",),
+        "{a} more like it",
+        "{v} * ({a} + 1)",
+        ((3, 7),),
+    ),
 )
 PERCENT_STARTS = (
-    Op(("A {thing} costs {a} dollars and its price goes up by {b} percent.",), "{a} up by {b} percent", "{a} + {a} * {b} / 100", ((20, 400), (5, 60))),
-    Op(("A {thing} of {a} dollars is sold with {b} percent off.",), "{a} down by {b} percent", "{a} - {a} * {b} / 100", ((20, 400), (5, 60))),
-    Op(("{N} earns {a} dollars a day for {b} days.",), "{a} times {b}", "{a} * {b}", ((20, 90), (3, 30))),
+    Op(
+        ("A {thing} costs {a} dollars and its price goes up by {b} percent.",),
+        "{a} up by {b} percent",
+        "{a} + {a} * {b} / 100",
+        ((20, 400), (5, 60)),
+    ),
+    Op(
+        ("A {thing} of {a} dollars is sold with {b} percent off.",),
+        "{a} down by {b} percent",
+        "{a} - {a} * {b} / 100",
+        ((20, 400), (5, 60)),
+    ),
+    Op(
+        ("{N} earns {a} dollars a day for {b} days.",),
+        "{a} times {b}",
+        "{a} * {b}",
+        ((20, 90), (3, 30)),
+    ),
 )
 PERCENT_OPS = (
-    Op(("The amount rises by {a} percent.", "A tax of {a} percent is added."), "up by {a} percent", "{v} + {v} * {a} / 100", ((5, 60),)),
-    Op(("The amount falls by {a} percent.", "A discount of {a} percent applies."), "down by {a} percent", "{v} - {v} * {a} / 100", ((5, 60),)),
-    Op(("A fee of {a} dollars is added.", "Delivery adds {a} dollars."), "add {a}", "{v} + {a}", ((3, 80),)),
-    Op(("A coupon takes off {a} dollars.", "{a} dollars are paid at once."), "take away {a}", "{v} - {a}", ((3, 60),)),
-    Op(("{N} gets {a} parts of it for every {b} parts that a partner gets.", "It is divided between {N} and a partner in the ratio {a} to {b}, and we follow {N}'s part."), "part {a} of {a} to {b}", "{v} * {a} / ({a} + {b})", ((3, 9), (3, 9))),
-    Op(("Only {a} percent of it is kept.", "Take {a} percent of that."), "{a} percent", "{v} * {a} / 100", ((5, 90),)),
-    Op(("The same is paid for {a} pieces.", "{a} of them are ordered."), "times {a}", "{v} * {a}", ((3, 12),)),
+    Op(
+        ("The amount rises by {a} percent.", "A tax of {a} percent is added."),
+        "up by {a} percent",
+        "{v} + {v} * {a} / 100",
+        ((5, 60),),
+    ),
+    Op(
+        ("The amount falls by {a} percent.", "A discount of {a} percent applies."),
+        "down by {a} percent",
+        "{v} - {v} * {a} / 100",
+        ((5, 60),),
+    ),
+    Op(
+        ("A fee of {a} dollars is added.", "Delivery adds {a} dollars."),
+        "add {a}",
+        "{v} + {a}",
+        ((3, 80),),
+    ),
+    Op(
+        ("A coupon takes off {a} dollars.", "{a} dollars are paid at once."),
+        "take away {a}",
+        "{v} - {a}",
+        ((3, 60),),
+    ),
+    Op(
+        (
+            "{N} gets {a} parts of it for every {b} parts that a partner gets.",
+            "It is divided between {N} and a partner in the ratio {a} to {b}, and we follow {N}'s part.",
+        ),
+        "part {a} of {a} to {b}",
+        "{v} * {a} / ({a} + {b})",
+        ((3, 9), (3, 9)),
+    ),
+    Op(
+        ("Only {a} percent of it is kept.", "Take {a} percent of that."),
+        "{a} percent",
+        "{v} * {a} / 100",
+        ((5, 90),),
+    ),
+    Op(
+        ("The same is paid for {a} pieces.", "{a} of them are ordered."),
+        "times {a}",
+        "{v} * {a}",
+        ((3, 12),),
+    ),
 )
 COUNTING_STARTS = (
-    Op(("Take the multiples of {a} from {b} to {c}.", "Write down every integer from {b} to {c} that is divisible by {a}."), "multiples of {a} from {b} to {c}", "[x for x in range({b}, {c} + 1) if x % {a} == 0]", ((3, 12), (3, 60), (90, 400))),
-    Op(("Take the integers from {b} to {c} that are not multiples of {a}.",), "no multiples of {a} from {b} to {c}", "[x for x in range({b}, {c} + 1) if x % {a} != 0]", ((3, 12), (3, 60), (90, 400))),
-    Op(("Take the integers below {c} that leave remainder {a} when divided by {b}.",), "remainder {a} by {b} below {c}", "[x for x in range({c}) if x % {b} == {a}]", ((3, 5), (6, 15), (90, 400))),
+    Op(
+        (
+            "Take the multiples of {a} from {b} to {c}.",
+            "Write down every integer from {b} to {c} that is divisible by {a}.",
+        ),
+        "multiples of {a} from {b} to {c}",
+        "[x for x in range({b}, {c} + 1) if x % {a} == 0]",
+        ((3, 12), (3, 60), (90, 400)),
+    ),
+    Op(
+        ("Take the integers from {b} to {c} that are not multiples of {a}.",),
+        "no multiples of {a} from {b} to {c}",
+        "[x for x in range({b}, {c} + 1) if x % {a} != 0]",
+        ((3, 12), (3, 60), (90, 400)),
+    ),
+    Op(
+        ("Take the integers below {c} that leave remainder {a} when divided by {b}.",),
+        "remainder {a} by {b} below {c}",
+        "[x for x in range({c}) if x % {b} == {a}]",
+        ((3, 5), (6, 15), (90, 400)),
+    ),
 )
 COUNTING_OPS = (
-    Op(("Keep those divisible by {a}.", "Only the multiples of {a} stay."), "multiples of {a}", "[x for x in {v} if x % {a} == 0]", ((3, 9),)),
-    Op(("Cross out the multiples of {a}.", "Drop those divisible by {a}."), "no multiples of {a}", "[x for x in {v} if x % {a} != 0]", ((3, 12),)),
-    Op(("Drop those greater than {a}.", "Keep the ones that are at most {a}."), "at most {a}", "[x for x in {v} if x <= {a}]", ((60, 380),)),
+    Op(
+        ("Keep those divisible by {a}.", "Only the multiples of {a} stay."),
+        "multiples of {a}",
+        "[x for x in {v} if x % {a} == 0]",
+        ((3, 9),),
+    ),
+    Op(
+        ("Cross out the multiples of {a}.", "Drop those divisible by {a}."),
+        "no multiples of {a}",
+        "[x for x in {v} if x % {a} != 0]",
+        ((3, 12),),
+    ),
+    Op(
+        ("Drop those greater than {a}.", "Keep the ones that are at most {a}."),
+        "at most {a}",
+        "[x for x in {v} if x <= {a}]",
+        ((60, 380),),
+    ),
     Op(("Keep the even ones.", "The odd ones go."), "even", "[x for x in {v} if x % 2 == 0]"),
     Op(("Keep the odd ones.", "The even ones go."), "odd", "[x for x in {v} if x % 2 == 1]"),
-    Op(("Cross out those ending in {a}.", "Drop those whose last digit is {a}."), "not ending in {a}", "[x for x in {v} if x % 10 != {a}]", ((3, 9),)),
-    Op(("Keep those whose digit sum is at least {a}.", "Those with a digit sum below {a} go."), "digit sum from {a}", "[x for x in {v} if sum(int(d) for d in str(x)) >= {a}]", ((3, 12),)),
-    Op(("Add {a} to each of them.", "Each number grows by {a}."), "add {a} to each", "[x + {a} for x in {v}]", ((3, 40),)),
+    Op(
+        ("Cross out those ending in {a}.", "Drop those whose last digit is {a}."),
+        "not ending in {a}",
+        "[x for x in {v} if x % 10 != {a}]",
+        ((3, 9),),
+    ),
+    Op(
+        ("Keep those whose digit sum is at least {a}.", "Those with a digit sum below {a} go."),
+        "digit sum from {a}",
+        "[x for x in {v} if sum(int(d) for d in str(x)) >= {a}]",
+        ((3, 12),),
+    ),
+    Op(
+        ("Add {a} to each of them.", "Each number grows by {a}."),
+        "add {a} to each",
+        "[x + {a} for x in {v}]",
+        ((3, 40),),
+    ),
 )
 SEQUENCE_STARTS = (
-    Op(("A sequence starts at {a} and grows by {b} each time. Take its first {c} terms.",), "{c} terms from {a} by {b}", "[{a} + {b} * i for i in range({c})]", ((3, 30), (3, 15), (8, 30))),
-    Op(("Take the first {c} terms of the sequence that begins with {a} and falls by {b} each time.",), "{c} terms from {a} down by {b}", "[{a} - {b} * i for i in range({c})]", ((200, 400), (3, 9), (8, 20))),
-    Op(("Take the squares of the integers from {a} to {b}.",), "squares from {a} to {b}", "[x ** 2 for x in range({a}, {b} + 1)]", ((3, 9), (12, 25))),
+    Op(
+        ("A sequence starts at {a} and grows by {b} each time. Take its first {c} terms.",),
+        "{c} terms from {a} by {b}",
+        "[{a} + {b} * i for i in range({c})]",
+        ((3, 30), (3, 15), (8, 30)),
+    ),
+    Op(
+        (
+            "Take the first {c} terms of the sequence that begins with {a} and falls by {b} each time.",
+        ),
+        "{c} terms from {a} down by {b}",
+        "[{a} - {b} * i for i in range({c})]",
+        ((200, 400), (3, 9), (8, 20)),
+    ),
+    Op(
+        ("Take the squares of the integers from {a} to {b}.",),
+        "squares from {a} to {b}",
+        "[x ** 2 for x in range({a}, {b} + 1)]",
+        ((3, 9), (12, 25)),
+    ),
 )
 SEQUENCE_OPS = (
     Op(("Multiply each term by {a}.",), "each times {a}", "[x * {a} for x in {v}]", ((3, 9),)),
-    Op(("Add {a} to each term.", "Every term grows by {a}."), "each plus {a}", "[x + {a} for x in {v}]", ((3, 50),)),
+    Op(
+        ("Add {a} to each term.", "Every term grows by {a}."),
+        "each plus {a}",
+        "[x + {a} for x in {v}]",
+        ((3, 50),),
+    ),
     Op(("Subtract {a} from each term.",), "each minus {a}", "[x - {a} for x in {v}]", ((3, 30),)),
-    Op(("Replace each term by its remainder when divided by {a}.",), "each modulo {a}", "[x % {a} for x in {v}]", ((12, 60),)),
-    Op(("Drop the first {a} terms.", "Leave out the first {a} terms."), "without the first {a}", "{v}[{a}:]", ((3, 6),)),
+    Op(
+        ("Replace each term by its remainder when divided by {a}.",),
+        "each modulo {a}",
+        "[x % {a} for x in {v}]",
+        ((12, 60),),
+    ),
+    Op(
+        ("Drop the first {a} terms.", "Leave out the first {a} terms."),
+        "without the first {a}",
+        "{v}[{a}:]",
+        ((3, 6),),
+    ),
     Op(("Keep only the last {a} terms.",), "the last {a}", "{v}[-{a}:]", ((4, 12),)),
     Op(("Keep every second term, starting with the first.",), "every second", "{v}[::2]"),
     Op(("Keep the even terms.", "Drop the odd terms."), "even", "[x for x in {v} if x % 2 == 0]"),
-    Op(("Keep the terms greater than {a}.", "Drop the terms up to {a}."), "greater than {a}", "[x for x in {v} if x > {a}]", ((12, 150),)),
+    Op(
+        ("Keep the terms greater than {a}.", "Drop the terms up to {a}."),
+        "greater than {a}",
+        "[x for x in {v} if x > {a}]",
+        ((12, 150),),
+    ),
 )
 DIVISOR_STARTS = (
-    Op(("Take the greatest common divisor of {a} and {b}.", "Start with the largest number that divides both {a} and {b}."), "gcd of {a} and {b}", "math.gcd({a}, {b})", ((12, 400), (12, 400)), "import math"),
-    Op(("Take the least common multiple of {a} and {b}.", "Start with the smallest number that both {a} and {b} divide."), "lcm of {a} and {b}", "math.lcm({a}, {b})", ((6, 60), (6, 60)), "import math"),
-    Op(("Divide {a} by {b} and take the remainder.",), "{a} modulo {b}", "{a} % {b}", ((100, 900), (12, 90))),
+    Op(
+        (
+            "Take the greatest common divisor of {a} and {b}.",
+            "Start with the largest number that divides both {a} and {b}.",
+        ),
+        "gcd of {a} and {b}",
+        "math.gcd({a}, {b})",
+        ((12, 400), (12, 400)),
+        "import math",
+    ),
+    Op(
+        (
+            "Take the least common multiple of {a} and {b}.",
+            "Start with the smallest number that both {a} and {b} divide.",
+        ),
+        "lcm of {a} and {b}",
+        "math.lcm({a}, {b})",
+        ((6, 60), (6, 60)),
+        "import math",
+    ),
+    Op(
+        ("Divide {a} by {b} and take the remainder.",),
+        "{a} modulo {b}",
+        "{a} % {b}",
+        ((100, 900), (12, 90)),
+    ),
 )
 DIVISOR_OPS = (
-    Op(("Take the least common multiple of that and {a}.", "Go on with the smallest number that it and {a} divide."), "lcm with {a}", "math.lcm({v}, {a})", ((3, 30),), "import math"),
-    Op(("Take the greatest common divisor of that and {a}.", "Go on with the largest number that divides it and {a}."), "gcd with {a}", "math.gcd({v}, {a})", ((12, 400),), "import math"),
+    Op(
+        (
+            "Take the least common multiple of that and {a}.",
+            "Go on with the smallest number that it and {a} divide.",
+        ),
+        "lcm with {a}",
+        "math.lcm({v}, {a})",
+        ((3, 30),),
+        "import math",
+    ),
+    Op(
+        (
+            "Take the greatest common divisor of that and {a}.",
+            "Go on with the largest number that divides it and {a}.",
+        ),
+        "gcd with {a}",
+        "math.gcd({v}, {a})",
+        ((12, 400),),
+        "import math",
+    ),
     Op(("Add {a}.", "Increase it by {a}."), "add {a}", "{v} + {a}", ((3, 90),)),
     Op(("Multiply by {a}.", "Make it {a} times as large."), "times {a}", "{v} * {a}", ((3, 15),)),
     Op(("Take the remainder when it is divided by {a}.",), "modulo {a}", "{v} % {a}", ((6, 60),)),
-    Op(("Count the divisors of that number.", "How many divisors has it? Go on with that number."), "number of divisors", "len([d for d in range(1, {v} + 1) if {v} % d == 0])"),
-    Op(("Take the sum of its digits.", "Go on with its digit sum."), "digit sum", "sum(int(d) for d in str({v}))"),
+    Op(
+        ("Count the divisors of that number.", "How many divisors has it? Go on with that number."),
+        "number of divisors",
+        "len([d for d in range(1, {v} + 1) if {v} % d == 0])",
+    ),
+    Op(
+        ("Take the sum of its digits.", "Go on with its digit sum."),
+        "digit sum",
+        "sum(int(d) for d in str({v}))",
+    ),
     Op(("Square it.",), "square", "{v} ** 2"),
 )
 EQUATION_STARTS = (
-    Op(("{a} + {Y} = {b}.", "{Y} plus {a} is {b}."), "solve {a} + {Y} = {b}", "{b} - {a}", ((3, 40), (50, 99))),
-    Op(("{Y} - {a} = {b}.", "{Y} minus {a} is {b}."), "solve {Y} - {a} = {b}", "{a} + {b}", ((3, 50), (3, 50))),
-    Op(("{Y} / {a} = {b}.", "{Y} divided by {a} is {b}."), "solve {Y} / {a} = {b}", "{a} * {b}", ((3, 20), (3, 20))),
+    Op(
+        ("{a} + {Y} = {b}.", "{Y} plus {a} is {b}."),
+        "solve {a} + {Y} = {b}",
+        "{b} - {a}",
+        ((3, 40), (50, 99)),
+    ),
+    Op(
+        ("{Y} - {a} = {b}.", "{Y} minus {a} is {b}."),
+        "solve {Y} - {a} = {b}",
+        "{a} + {b}",
+        ((3, 50), (3, 50)),
+    ),
+    Op(
+        ("{Y} / {a} = {b}.", "{Y} divided by {a} is {b}."),
+        "solve {Y} / {a} = {b}",
+        "{a} * {b}",
+        ((3, 20), (3, 20)),
+    ),
 )
 EQUATION_OPS = (
-    Op(("{Y} = {a} * {X} + {b}.", "{Y} is {b} more than {a} times {X}."), "{a} times {X} plus {b}", "{a} * {X} + {b}", ((3, 9), (3, 40))),
-    Op(("{Y} = {a} * {X} - {b}.", "{Y} is {b} less than {a} times {X}."), "{a} times {X} minus {b}", "{a} * {X} - {b}", ((3, 9), (3, 30))),
-    Op(("{Y} - {X} = {a}.", "{Y} exceeds {X} by {a}."), "solve {Y} - {X} = {a}", "{X} + {a}", ((3, 80),)),
-    Op(("{X} - {Y} = {a}.", "{X} exceeds {Y} by {a}."), "solve {X} - {Y} = {a}", "{X} - {a}", ((3, 60),)),
-    Op(("{X} + {Y} = {a}.", "Together {X} and {Y} make {a}."), "solve {X} + {Y} = {a}", "{a} - {X}", ((60, 990),)),
-    Op(("{Y} / {X} = {a}.", "{Y} divided by {X} is {a}."), "solve {Y} / {X} = {a}", "{a} * {X}", ((3, 9),)),
-    Op(("{Y} = ({X} + {a}) * {b}.", "Add {a} to {X} and multiply by {b} to get {Y}."), "add {a} then times {b}", "({X} + {a}) * {b}", ((3, 30), (3, 9))),
+    Op(
+        ("{Y} = {a} * {X} + {b}.", "{Y} is {b} more than {a} times {X}."),
+        "{a} times {X} plus {b}",
+        "{a} * {X} + {b}",
+        ((3, 9), (3, 40)),
+    ),
+    Op(
+        ("{Y} = {a} * {X} - {b}.", "{Y} is {b} less than {a} times {X}."),
+        "{a} times {X} minus {b}",
+        "{a} * {X} - {b}",
+        ((3, 9), (3, 30)),
+    ),
+    Op(
+        ("{Y} - {X} = {a}.", "{Y} exceeds {X} by {a}."),
+        "solve {Y} - {X} = {a}",
+        "{X} + {a}",
+        ((3, 80),),
+    ),
+    Op(
+        ("{X} - {Y} = {a}.", "{X} exceeds {Y} by {a}."),
+        "solve {X} - {Y} = {a}",
+        "{X} - {a}",
+        ((3, 60),),
+    ),
+    Op(
+        ("{X} + {Y} = {a}.", "Together {X} and {Y} make {a}."),
+        "solve {X} + {Y} = {a}",
+        "{a} - {X}",
+        ((60, 990),),
+    ),
+    Op(
+        ("{Y} / {X} = {a}.", "{Y} divided by {X} is {a}."),
+        "solve {Y} / {X} = {a}",
+        "{a} * {X}",
+        ((3, 9),),
+    ),
+    Op(
+        ("{Y} = ({X} + {a}) * {b}.", "Add {a} to {X} and multiply by {b} to get {Y}."),
+        "add {a} then times {b}",
+        "({X} + {a}) * {b}",
+        ((3, 30), (3, 9)),
+    ),
 )
 
 # %% ../nbs/01_problems.ipynb #3b121299
 @dataclass(frozen=True)
 class Subject:
-    "A family of problems."
+    """A family of problems."""
+
     starts: tuple
     ops: tuple
     names: tuple  # names for the running value; one is used for the whole problem
     asks: tuple  # (question at the end, expression around the last value)
 
+
 SUBJECTS = {
-    "story": Subject(STORY_STARTS, STORY_OPS, ("{items}",), (("How many {items} are there in the end?", "{}"),)),
-    "percent": Subject(PERCENT_STARTS, PERCENT_OPS, ("amount", "total", "cost"), (("How many dollars is that in the end?", "{}"),)),
-    "counting": Subject(COUNTING_STARTS, COUNTING_OPS, ("numbers",), (
-        ("How many numbers are left?", "len({})"), ("What is the sum of what is left?", "sum({})"))),
-    "sequence": Subject(SEQUENCE_STARTS, SEQUENCE_OPS, ("terms",), (("What is the sum of these terms?", "sum({})"),)),
+    "story": Subject(
+        STORY_STARTS, STORY_OPS, ("{items}",), (("How many {items} are there in the end?", "{}"),)
+    ),
+    "percent": Subject(
+        PERCENT_STARTS,
+        PERCENT_OPS,
+        ("amount", "total", "cost"),
+        (("How many dollars is that in the end?", "{}"),),
+    ),
+    "counting": Subject(
+        COUNTING_STARTS,
+        COUNTING_OPS,
+        ("numbers",),
+        (
+            ("How many numbers are left?", "len({})"),
+            ("What is the sum of what is left?", "sum({})"),
+        ),
+    ),
+    "sequence": Subject(
+        SEQUENCE_STARTS, SEQUENCE_OPS, ("terms",), (("What is the sum of these terms?", "sum({})"),)
+    ),
     "divisors": Subject(DIVISOR_STARTS, DIVISOR_OPS, ("n",), (("What number do you get?", "{}"),)),
     "equation": Subject(EQUATION_STARTS, EQUATION_OPS, ("x",), (("What is {Y}?", "{}"),)),
 }
 PEOPLE = ("Ada", "Ben", "Carla", "Deng", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jun")
-ITEMS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shells", "stamps", "stickers")
+ITEMS = (
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "eggs",
+    "marbles",
+    "pens",
+    "shells",
+    "stamps",
+    "stickers",
+)
 THINGS = ("coat", "lamp", "bike", "table", "phone", "jacket", "chair", "camera")
 LETTERS = "xyzuvwpqrst"
 
 # %% ../nbs/01_problems.ipynb #84ffcb87
 RESERVED = {0, 1, 2, 10, 100}
 
+
 def _numbers(op, rng, used):
-    "Fresh numbers for the slots of `op`, none used before in this problem."
+    """Fresh numbers for the slots of `op`, none used before in this problem."""
     drawn = {}
     for slot, (low, high) in zip("abc", op.low_high):
         free = [n for n in range(low, high + 1) if n not in used and n not in RESERVED]
-        if not free: return None
+        if not free:
+            return None
         drawn[slot] = rng.choice(free)
         used.add(drawn[slot])
     return drawn
 
+
 def _sensible(value):
-    "Is this a value a textbook would print?"
-    if isinstance(value, list): return 2 <= len(value) <= 400 and all(_sensible(x) or x == 0 for x in value)
+    """Is this a value a textbook would print?"""
+    if isinstance(value, list):
+        return 2 <= len(value) <= 400 and all(_sensible(x) or x == 0 for x in value)
     return 1 < value < 100_000 and abs(value * 100 - round(value * 100)) < 1e-7
 
 # %% ../nbs/01_problems.ipynb #6bb9d8b0
 def _value(codes, name):
-    "What the expressions give, one after another, each with the value before it under `name`; None if one fails."
+    """What the expressions give, one after another, each with the value before it under `name`; None if one fails."""
     value = None
     try:
-        for code in codes: value = eval(code, {"math": __import__("math"), name: value})
-    except (TypeError, ZeroDivisionError, IndexError, NameError): return None
+        for code in codes:
+            value = eval(code, {"math": __import__("math"), name: value})
+    except (TypeError, ZeroDivisionError, IndexError, NameError):
+        return None
     return value
 
+
 def _telling(codes, name):
-    "Does the number of values left depend on every step?"
+    """Does the number of values left depend on every step?"""
     count = len(_value(codes, name))
-    without = [codes[:i] + codes[i + 1:] for i in range(1, len(codes))]
-    opposite = [codes[:i] + [c.replace(" if ", " if not ")] + codes[i + 1:] for i, c in enumerate(codes) if " if " in c]
+    without = [codes[:i] + codes[i + 1 :] for i in range(1, len(codes))]
+    opposite = [
+        codes[:i] + [c.replace(" if ", " if not ")] + codes[i + 1 :]
+        for i, c in enumerate(codes)
+        if " if " in c
+    ]
     return all(len(_value(other, name)) != count for other in without + opposite)
 
 # %% ../nbs/01_problems.ipynb #86762332
 def _draft(subject, level, rng):
-    "One attempt at (question, steps, value); None if it left sensible ground."
+    """One attempt at (question, steps, value); None if it left sensible ground."""
     spec, used = SUBJECTS[subject], set()
     words = dict(N=rng.choice(PEOPLE), items=rng.choice(ITEMS), thing=rng.choice(THINGS))
     name = rng.choice(spec.names).format(**words)
@@ -207,82 +547,108 @@ def _draft(subject, level, rng):
     for i in range(level):
         op = rng.choice(spec.ops if i else spec.starts)
         numbers = _numbers(op, rng, used)
-        if numbers is None: return None
-        before, after = (LETTERS[i - 1] if i else "", LETTERS[i]) if subject == "equation" else (name, name)
+        if numbers is None:
+            return None
+        before, after = (
+            (LETTERS[i - 1] if i else "", LETTERS[i]) if subject == "equation" else (name, name)
+        )
         slots = dict(words, X=before, Y=after, v=before, **numbers)
         code = op.code.format(**slots)
         scope = {"math": __import__("math"), before: value}
-        if "//" in code and eval(code.replace("//", "/"), scope) % 1: return None  # shares must come out even
+        if "//" in code and eval(code.replace("//", "/"), scope) % 1:
+            return None  # shares must come out even
         before_it, value = value, eval(code, scope)
-        if value == before_it or not _sensible(value): return None
+        if value == before_it or not _sensible(value):
+            return None
         codes.append(code)
         last = i == level - 1
         line = "answer = " + wrap.format(code) if last else f"{after} = {code}"
         cited = 1 + len(_SENTENCE.findall(" ".join(says)))
         says.append(rng.choice(op.say).format(**slots))
-        steps.append("\n".join(filter(None, [f"# ({cited}) " + op.note.format(**slots), op.needs, line])))
-    if wrap.startswith("len") and not _telling(codes, name): return None
-    if wrap != "{}": value = eval(wrap.format("v"), {"v": value})
+        steps.append(
+            "\n".join(filter(None, [f"# ({cited}) " + op.note.format(**slots), op.needs, line]))
+        )
+    if wrap.startswith("len") and not _telling(codes, name):
+        return None
+    if wrap != "{}":
+        value = eval(wrap.format("v"), {"v": value})
     return " ".join(says + [ask.format(**words, Y=after)]), steps, value
 
 # %% ../nbs/01_problems.ipynb #c21e3a8c
 SPLITS = {"train": range(1, 7), "test": range(1, 7), "ood": range(7, 9)}
 
-def split_of(question:str, level:int) -> str:
-    "The split a question belongs to: decided by its text alone, 1 in 8 is for testing."
-    if level in SPLITS["ood"]: return "ood"
+
+def split_of(question: str, level: int) -> str:
+    """The split a question belongs to: decided by its text alone, 1 in 8 is for testing."""
+    if level in SPLITS["ood"]:
+        return "ood"
     return "test" if hashlib.sha256(question.encode()).digest()[0] % 8 == 0 else "train"
 
 # %% ../nbs/01_problems.ipynb #6e81ef08
 @lru_cache(maxsize=8192)  # each round asks for the same held-out problems and worked examples
 def _build(id):
-    "The (question, steps, value) behind a generated id `gen-SEED-SPLIT-LEVEL-INDEX`."
+    """The (question, steps, value) behind a generated id `gen-SEED-SPLIT-LEVEL-INDEX`."""
     try:
         _, seed, split, level, index = id.split("-")
         subject, level = list(SUBJECTS)[int(index) % len(SUBJECTS)], int(level)
-    except ValueError as e: raise ValueError(f"{id!r} is not the id of a generated problem (gen-SEED-SPLIT-LEVEL-INDEX)") from e
+    except ValueError as e:
+        raise ValueError(
+            f"{id!r} is not the id of a generated problem (gen-SEED-SPLIT-LEVEL-INDEX)"
+        ) from e
     rng = random.Random(f"{seed}/{level}/{index}/{split}")
     while True:
         draft = _draft(subject, level, rng)
-        if draft and split_of(draft[0], level) == split: return subject, *draft
+        if draft and split_of(draft[0], level) == split:
+            return subject, *draft
+
 
 def number_text(value) -> str:
-    "A number as a data set would print it: an integer, or at most two decimals."
-    return str(int(round(value))) if abs(value - round(value)) < 1e-7 else f"{value:.2f}".rstrip("0")
+    """A number as a data set would print it: an integer, or at most two decimals."""
+    return (
+        str(int(round(value))) if abs(value - round(value)) < 1e-7 else f"{value:.2f}".rstrip("0")
+    )
 
-def make_problem(id:str) -> Problem:
-    "The generated problem with this id."
+
+def make_problem(id: str) -> Problem:
+    """The generated problem with this id."""
     subject, question, _, value = _build(id)
     return Problem(id, question, number_text(value), int(id.split("-")[3]), subject)
 
-def gold_program(id:str) -> list[str]:
-    "Steps of the program the generator had in mind. For seed data and diagnostics only."
+
+def gold_program(id: str) -> list[str]:
+    """Steps of the program the generator had in mind. For seed data and diagnostics only."""
     return list(_build(id)[2])
 
 # %% ../nbs/01_problems.ipynb #654763b7
-def generate(n:int,  # number of problems
-             split:str="train",  # "train", "test" or "ood"
-             seed:int=0,  # a different seed gives different problems
-             levels=None,  # which levels; default all levels of the split
-             start:int=0,  # index of the first problem, to draw fresh ones later
-             weights:dict=None,  # (level, subject) -> how often it is drawn; default all the same
-             ) -> list[Problem]:
-    "`n` different generated problems; levels and subjects balanced, or drawn by `weights`."
-    if split not in SPLITS: raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+def generate(
+    n: int,  # number of problems
+    split: str = "train",  # "train", "test" or "ood"
+    seed: int = 0,  # a different seed gives different problems
+    levels=None,  # which levels; default all levels of the split
+    start: int = 0,  # index of the first problem, to draw fresh ones later
+    weights: dict | None = None,  # (level, subject) -> how often it is drawn; default all the same
+) -> list[Problem]:
+    """`n` different generated problems; levels and subjects balanced, or drawn by `weights`."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     levels = list(levels or SPLITS[split])
-    if bad := [l for l in levels if l not in SPLITS[split]]: raise ValueError(f"split {split!r} has levels {list(SPLITS[split])}, not {bad}")
+    if bad := [l for l in levels if l not in SPLITS[split]]:
+        raise ValueError(f"split {split!r} has levels {list(SPLITS[split])}, not {bad}")
     problems, seen, cells = [], set(), _cells(levels, weights, f"{seed}/{split}/{start}")
     while len(problems) < n:
         level, index = next(cells)
         problem = make_problem(f"gen-{seed}-{split}-{level}-{start + index}")
-        if problem.question not in seen: problems.append(problem)
+        if problem.question not in seen:
+            problems.append(problem)
         seen.add(problem.question)
     return problems
 
+
 def _cells(levels, weights, seed):
-    "Without end: (level, index of the next problem there). The index decides the subject."
+    """Without end: (level, index of the next problem there). The index decides the subject."""
     if not weights:
-        for i in itertools.count(): yield levels[i % len(levels)], i // len(levels)
+        for i in itertools.count():
+            yield levels[i % len(levels)], i // len(levels)
     subjects, rng, drawn = list(SUBJECTS), random.Random(seed), Counter()
     while True:
         level, subject = cell = rng.choices(list(weights), list(weights.values()))[0]
@@ -290,64 +656,112 @@ def _cells(levels, weights, seed):
         drawn[cell] += 1
 
 # %% ../nbs/01_problems.ipynb #53fac74c
-def renumber(texts,  # a question, then texts that use its numbers
-             rng:random.Random,
-             wide:bool=False,  # any number with as many digits, instead of one of similar size
-             ) -> list:
-    "The texts with each number of the first one replaced by a fresh one, the same in all texts."
+def renumber(
+    texts,  # a question, then texts that use its numbers
+    rng: random.Random,
+    wide: bool = False,  # any number with as many digits, instead of one of similar size
+) -> list:
+    """The texts with each number of the first one replaced by a fresh one, the same in all texts."""
     fresh, taken = {}, set(RESERVED)
     for n in sorted({int(t) for t in re.findall(r"\d+", texts[0])}):
-        low, high = (max(3, 10 ** (len(str(n)) - 1)), 10 ** len(str(n)) - 1) if wide else (max(3, int(n * 0.7)), int(n * 1.4) + 4)
-        fresh[n] = rng.choice([m for m in range(low, high + len(taken)) if m not in taken and m != n])
+        low, high = (
+            (max(3, 10 ** (len(str(n)) - 1)), 10 ** len(str(n)) - 1)
+            if wide
+            else (max(3, int(n * 0.7)), int(n * 1.4) + 4)
+        )
+        fresh[n] = rng.choice(
+            [m for m in range(low, high + len(taken)) if m not in taken and m != n]
+        )
         taken.add(fresh[n])
     # The number of a cited sentence stays: "# (3) add 3" may become "# (3) add 5".
-    return [re.sub(r"(?<!# \()(?<!\d)\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), t) for t in texts]
+    return [
+        re.sub(r"(?<!# \()(?<!\d)\d+", lambda m: str(fresh.get(int(m[0]), int(m[0]))), t)
+        for t in texts
+    ]
 
 # %% ../nbs/01_problems.ipynb #47cd139d
-def number_variant(problem:Problem,  # a generated problem
-                   program:str,  # any program for it
-                   variant:int=0,  # which variant
-                   ) -> tuple[str, str]:
-    "(gold program, given program), both with the same fresh numbers in place of the question's."
+def number_variant(
+    problem: Problem,  # a generated problem
+    program: str,  # any program for it
+    variant: int = 0,  # which variant
+) -> tuple[str, str]:
+    """(gold program, given program), both with the same fresh numbers in place of the question's."""
     rng = random.Random(f"{problem.id}/variant/{variant}")
     _, gold, given = renumber([problem.question, "\n".join(gold_program(problem.id)), program], rng)
     return gold, given
 
 # %% ../nbs/01_problems.ipynb #f490a94a
 class ProblemFileError(ValueError):
-    "A problem file that cannot be used; the message says where and what to do."
+    """A problem file that cannot be used; the message says where and what to do."""
+
 
 def _parse(line, where):
-    try: row = json.loads(line)
-    except json.JSONDecodeError as e: raise ProblemFileError(f"{where}: not JSON ({e.msg} at column {e.colno}); each line must be one JSON object") from None
-    if not isinstance(row, dict): raise ProblemFileError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    for field, default in (("id", None), ("question", None), ("answer", None), ("level", 0), ("subject", "")):
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as e:
+        raise ProblemFileError(
+            f"{where}: not JSON ({e.msg} at column {e.colno}); each line must be one JSON object"
+        ) from None
+    if not isinstance(row, dict):
+        raise ProblemFileError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    for field, default in (
+        ("id", None),
+        ("question", None),
+        ("answer", None),
+        ("level", 0),
+        ("subject", ""),
+    ):
         value = row.get(field, default)
-        if value is None: raise ProblemFileError(f"{where}: field {field!r} is missing")
-        if field == "level" and (not isinstance(value, int) or isinstance(value, bool)): raise ProblemFileError(f"{where}: field 'level' must be an integer, found {value!r}")
-        if field != "level" and not isinstance(value, (str, int, float)): raise ProblemFileError(f"{where}: field {field!r} must be text, found {type(value).__name__}")
-        if field in ("id", "question") and not str(value).strip(): raise ProblemFileError(f"{where}: field {field!r} is empty")
+        if value is None:
+            raise ProblemFileError(f"{where}: field {field!r} is missing")
+        if field == "level" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ProblemFileError(f"{where}: field 'level' must be an integer, found {value!r}")
+        if field != "level" and not isinstance(value, (str, int, float)):
+            raise ProblemFileError(
+                f"{where}: field {field!r} must be text, found {type(value).__name__}"
+            )
+        if field in ("id", "question") and not str(value).strip():
+            raise ProblemFileError(f"{where}: field {field!r} is empty")
         row[field] = value if field == "level" else str(value)
     return Problem(row["id"], row["question"], row["answer"], row["level"], row["subject"])
 
+
 def load_problems(path) -> list[Problem]:
-    "Problems from a JSONL file. Raises `ProblemFileError` naming file, line and field."
+    """Problems from a JSONL file. Raises `ProblemFileError` naming file, line and field."""
     path = Path(path)
-    if not path.is_file(): raise ProblemFileError(f"{path}: no such file; give a JSONL file with one problem a line")
-    try: text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e: raise ProblemFileError(f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8") from None
+    if not path.is_file():
+        raise ProblemFileError(f"{path}: no such file; give a JSONL file with one problem a line")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ProblemFileError(
+            f"{path}: not UTF-8 text ({e.reason} at byte {e.start}); save the file as UTF-8"
+        ) from None
     problems, first_seen = [], {}
     for i, line in enumerate(text.split("\n"), 1):
-        if not line.strip(): continue
+        if not line.strip():
+            continue
         problem = _parse(line, f"{path}, line {i}")
-        if problem.id in first_seen: raise ProblemFileError(f"{path}, line {i}: field 'id': {problem.id!r} was used in line {first_seen[problem.id]} already")
+        if problem.id in first_seen:
+            raise ProblemFileError(
+                f"{path}, line {i}: field 'id': {problem.id!r} was used in line {first_seen[problem.id]} already"
+            )
         first_seen[problem.id] = i
         problems.append(problem)
-    if not problems: raise ProblemFileError(f"{path}: holds no problem; each line must be one JSON object")
-    if not any(p.id.startswith("rg-") for p in problems): return problems
-    from rstar_nb.sources import with_scorers  # late: only problems of reasoning-gym bring a scorer of their own
+    if not problems:
+        raise ProblemFileError(f"{path}: holds no problem; each line must be one JSON object")
+    if not any(p.id.startswith("rg-") for p in problems):
+        return problems
+    from rstar_nb.sources import (
+        with_scorers,
+    )  # late: only problems of reasoning-gym bring a scorer of their own
+
     return with_scorers(problems)
 
+
 def save_problems(problems, path):
-    "Write problems as JSONL, one a line."
-    Path(path).write_text("".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in problems), encoding="utf-8")
+    """Write problems as JSONL, one a line."""
+    Path(path).write_text(
+        "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in problems),
+        encoding="utf-8",
+    )

@@ -6,73 +6,141 @@
 __all__ = ['INSTRUCTION', 'SHOTS', 'TRAINED', 'StepPrompt', 'is_chat_model', 'failure_of', 'badly_formed', 'first_round_filter']
 
 # %% ../nbs/13b_prompts.ipynb #017d27d4
-import ast, re
+import ast
+import re
 from collections import Counter
 from dataclasses import dataclass
+
 from .policy import STEP_END, is_terminal
 
 # %% ../nbs/13b_prompts.ipynb #86b848df
-INSTRUCTION = ("Solve the problem with a short Python program, written in small steps. A step is one comment line and one to three lines of code. "
-               "Leave an empty line after each step. The last step assigns the result to a variable named answer. Write only the program.")
+INSTRUCTION = (
+    "Solve the problem with a short Python program, written in small steps. A step is one comment line and one to three lines of code. "
+    "Leave an empty line after each step. The last step assigns the result to a variable named answer. Write only the program."
+)
 SHOTS = (
-    ("A lighthouse blinks once at minute 0, then after 4 minutes, then after 7 more, and so on: each pause is 3 minutes longer than the one before. At which minute does it blink for the 6th time?",
-     ("# the first blink is at minute 0 and the first pause is 4 minutes\nminute = 0\npause = 4", "# five pauses lie between the first and the sixth blink\nfor i in range(5):\n    minute = minute + pause\n    pause = pause + 3",
-      "# the minute of the sixth blink\nanswer = minute")),
-    ("A rope of 90 metres is cut so that one piece is two fifths of it. The rest is shared equally by 4 sailors. How many metres does each sailor get?",
-     ("# two fifths of the rope\npiece = 90 * 2 / 5", "# what is left\nrest = 90 - piece", "# four sailors share the rest\nanswer = rest / 4")),
-    ("Tiles measure 42 by 56 centimetres. What is the side of the smallest square floor, in centimetres, that can be laid with whole tiles all turned the same way?",
-     ("# the side must be a multiple of both 42 and 56\nimport math", "# the smallest common multiple\nside = math.lcm(42, 56)", "# the side of the floor\nanswer = side")),
+    (
+        "A lighthouse blinks once at minute 0, then after 4 minutes, then after 7 more, and so on: each pause is 3 minutes longer than the one before. At which minute does it blink for the 6th time?",
+        (
+            "# the first blink is at minute 0 and the first pause is 4 minutes\nminute = 0\npause = 4",
+            "# five pauses lie between the first and the sixth blink\nfor i in range(5):\n    minute = minute + pause\n    pause = pause + 3",
+            "# the minute of the sixth blink\nanswer = minute",
+        ),
+    ),
+    (
+        "A rope of 90 metres is cut so that one piece is two fifths of it. The rest is shared equally by 4 sailors. How many metres does each sailor get?",
+        (
+            "# two fifths of the rope\npiece = 90 * 2 / 5",
+            "# what is left\nrest = 90 - piece",
+            "# four sailors share the rest\nanswer = rest / 4",
+        ),
+    ),
+    (
+        "Tiles measure 42 by 56 centimetres. What is the side of the smallest square floor, in centimetres, that can be laid with whole tiles all turned the same way?",
+        (
+            "# the side must be a multiple of both 42 and 56\nimport math",
+            "# the smallest common multiple\nside = math.lcm(42, 56)",
+            "# the side of the floor\nanswer = side",
+        ),
+    ),
 )
 
 # %% ../nbs/13b_prompts.ipynb #5f7e505f
-TRAINED = "Solve the problem with a short Python program."  # the format is in a trained model's weights
+TRAINED = (
+    "Solve the problem with a short Python program."  # the format is in a trained model's weights
+)
+
 
 @dataclass(frozen=True)
 class StepPrompt:
-    "question -> the text before the first step."
+    """question -> the text before the first step."""
+
     tokenizer: object
     shots: int = 3  # worked examples shown; 0 once the model is trained on the format
     chat: bool = False  # through the tokenizer's chat template
 
-    def __call__(self, question:str) -> str:
-        shown = [(q, STEP_END.join(steps)) for q, steps in SHOTS[:self.shots]]
+    def __call__(self, question: str) -> str:
+        shown = [(q, STEP_END.join(steps)) for q, steps in SHOTS[: self.shots]]
         if not self.chat:
             head = [INSTRUCTION] if self.shots else []
-            return STEP_END.join(head + [f"Question: {q}{STEP_END}Program:{STEP_END}{p}\n" for q, p in shown] + [f"Question: {question}{STEP_END}Program:{STEP_END}"])
+            return STEP_END.join(
+                head
+                + [f"Question: {q}{STEP_END}Program:{STEP_END}{p}\n" for q, p in shown]
+                + [f"Question: {question}{STEP_END}Program:{STEP_END}"]
+            )
         turns = [dict(role="system", content=INSTRUCTION if self.shots else TRAINED)]
-        for q, p in shown: turns += [dict(role="user", content=q), dict(role="assistant", content=p + STEP_END)]
-        return self.tokenizer.apply_chat_template(turns + [dict(role="user", content=question)], tokenize=False, add_generation_prompt=True)
+        for q, p in shown:
+            turns += [dict(role="user", content=q), dict(role="assistant", content=p + STEP_END)]
+        return self.tokenizer.apply_chat_template(
+            turns + [dict(role="user", content=question)],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
 
-def is_chat_model(tokenizer, source:str) -> bool:
-    "Is there a template, and does the model's name say that it was trained on it? Base models often carry a template they never saw."
+
+def is_chat_model(tokenizer, source: str) -> bool:
+    """Is there a template, and does the model's name say that it was trained on it? Base models often carry a template they never saw."""
     return bool(tokenizer.chat_template) and bool(re.search(r"instruct|chat|-it\b", source.lower()))
 
 # %% ../nbs/13b_prompts.ipynb #7e1b4178
-def failure_of(text:str, finished:bool, result, right:bool) -> str:
-    "What became of a whole program: 'right', 'wrong answer', or the first thing that went wrong."
-    if "```" in text: return "code fence"
-    if not finished: return "no end"
-    try: ast.parse(text)
-    except SyntaxError: return "not Python"
-    if result.status != "ok": return result.status if result.status != "error" else f"error: {(result.error or 'unknown').split(':')[0].split()[-1]}"
-    if result.answer is None: return "no answer"
+def failure_of(text: str, finished: bool, result, right: bool) -> str:
+    """What became of a whole program: 'right', 'wrong answer', or the first thing that went wrong."""
+    if "```" in text:
+        return "code fence"
+    if not finished:
+        return "no end"
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return "not Python"
+    if result.status != "ok":
+        return (
+            result.status
+            if result.status != "error"
+            else f"error: {(result.error or 'unknown').split(':')[0].split()[-1]}"
+        )
+    if result.answer is None:
+        return "no answer"
     return "right" if right else "wrong answer"
 
 # %% ../nbs/13b_prompts.ipynb #55577572
 def badly_formed(steps) -> str:
-    "Why a verified program should not be learnt from in the first round; '' if it may be."
-    if not steps or not is_terminal(steps[-1]): return "no answer at the end"
-    if any(is_terminal(s) for s in steps[:-1]): return "answer before the end"
-    try: trees = [ast.parse(s) for s in steps]
-    except SyntaxError: return "a step that is not Python"
-    if any(not t.body for t in trees): return "a step without code"
-    if any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("input", "print") for t in trees for n in ast.walk(t)): return "reads or prints"
-    if any(isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for t in trees for n in t.body): return "prose as a string"
-    last = [n for n in trees[-1].body if isinstance(n, ast.Assign) and any(isinstance(x, ast.Name) and x.id == "answer" for x in n.targets)]
-    if not last or not any(isinstance(n, (ast.Name, ast.BinOp, ast.Call, ast.Subscript)) for n in ast.walk(last[-1].value)): return "a bare number as the answer"
+    """Why a verified program should not be learnt from in the first round; '' if it may be."""
+    if not steps or not is_terminal(steps[-1]):
+        return "no answer at the end"
+    if any(is_terminal(s) for s in steps[:-1]):
+        return "answer before the end"
+    try:
+        trees = [ast.parse(s) for s in steps]
+    except SyntaxError:
+        return "a step that is not Python"
+    if any(not t.body for t in trees):
+        return "a step without code"
+    if any(
+        isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("input", "print")
+        for t in trees
+        for n in ast.walk(t)
+    ):
+        return "reads or prints"
+    if any(
+        isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) for t in trees for n in t.body
+    ):
+        return "prose as a string"
+    last = [
+        n
+        for n in trees[-1].body
+        if isinstance(n, ast.Assign)
+        and any(isinstance(x, ast.Name) and x.id == "answer" for x in n.targets)
+    ]
+    if not last or not any(
+        isinstance(n, (ast.Name, ast.BinOp, ast.Call, ast.Subscript))
+        for n in ast.walk(last[-1].value)
+    ):
+        return "a bare number as the answer"
     return ""
 
+
 def first_round_filter(rows) -> tuple:
-    "(rows to learn from, how many were dropped for what reason)."
+    """(rows to learn from, how many were dropped for what reason)."""
     reasons = [badly_formed(r["steps"]) for r in rows]
     return [r for r, why in zip(rows, reasons) if not why], dict(Counter(filter(None, reasons)))

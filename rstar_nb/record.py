@@ -6,58 +6,114 @@
 __all__ = ['peak_rss_mb', 'sitting', 'round_record', 'write_record', 'round_to', 'percent', 'round_row']
 
 # %% ../nbs/09c_record.ipynb #bd6b3f16
-import json, math, re, resource, sys, time
+import json
+import math
+import re
+import resource
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
+
 from .evaluation import wilson
 from .store import append_lines, read_lines, write_text
 
 # %% ../nbs/09c_record.ipynb #baa35f55
 def peak_rss_mb(pids=()) -> float:
-    "Largest resident memory so far, in MB (1e6 bytes): this process and, on Linux, the running processes `pids`, each at its largest."
+    """Largest resident memory so far, in MB (1e6 bytes): this process and, on Linux, the running processes `pids`, each at its largest."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     # What the kernel says of finished children would not do: it begins with the parent's own memory when they were started.
-    others = [re.search(r"VmHWM:\s*(\d+) kB", p.read_text()) for i in pids if (p := Path(f"/proc/{i}/status")).exists()]
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + sum(int(m[1]) * 1024 for m in others if m)) / 1e6, 1)
+    others = [
+        re.search(r"VmHWM:\s*(\d+) kB", p.read_text())
+        for i in pids
+        if (p := Path(f"/proc/{i}/status")).exists()
+    ]
+    return round(
+        (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            + sum(int(m[1]) * 1024 for m in others if m)
+        )
+        / 1e6,
+        1,
+    )
+
 
 @contextmanager
 def sitting(folder, executor=None):
-    "Note the seconds and the memory of the block, and of the executor's processes, in `folder`/sittings.jsonl."
+    """Note the seconds and the memory of the block, and of the executor's processes, in `folder`/sittings.jsonl."""
     start = time.perf_counter()
-    try: yield
-    finally: append_lines(Path(folder) / "sittings.jsonl", [dict(seconds=round(time.perf_counter() - start, 1), peak_rss_mb=peak_rss_mb(executor.pids if executor else ()))])
+    try:
+        yield
+    finally:
+        append_lines(
+            Path(folder) / "sittings.jsonl",
+            [
+                dict(
+                    seconds=round(time.perf_counter() - start, 1),
+                    peak_rss_mb=peak_rss_mb(executor.pids if executor else ()),
+                )
+            ],
+        )
 
 # %% ../nbs/09c_record.ipynb #d6ff5e2d
-def round_record(m:dict) -> dict:
-    "A line of metrics.jsonl as an entry of a record."
+def round_record(m: dict) -> dict:
+    """A line of metrics.jsonl as an entry of a record."""
     wrong = m.get("false_positives")
-    first = dict(round=m["round"], policy=m["policy"], search=m["search"], coverage=m["coverage"],
-                 false_positive_rate=wrong["correct"] / wrong["n"] if wrong and wrong["n"] else None, seconds=m["seconds"])
+    first = dict(
+        round=m["round"],
+        policy=m["policy"],
+        search=m["search"],
+        coverage=m["coverage"],
+        false_positive_rate=wrong["correct"] / wrong["n"] if wrong and wrong["n"] else None,
+        seconds=m["seconds"],
+    )
     return {**first, **{k: v for k, v in m.items() if k not in first}}
 
+
 def write_record(folder) -> dict:
-    "Write `folder`/record.json from the files of a finished run; returns the record."
+    """Write `folder`/record.json from the files of a finished run; returns the record."""
     folder = Path(folder)
-    config, metrics, sittings = json.loads((folder / "config.json").read_text()), read_lines(folder / "metrics.jsonl"), read_lines(folder / "sittings.jsonl")
-    record = dict(seed=config["settings"]["seed"], settings=config["settings"], machine=config["machine"], isolation=config["isolation"],
-                  wall_seconds=round(sum(s["seconds"] for s in sittings), 1), peak_rss_mb=max((s["peak_rss_mb"] for s in sittings), default=None), sittings=len(sittings),
-                  rounds=[round_record(m) for m in metrics], ood={m["round"]: m["ood"] for m in metrics if "ood" in m})
+    config, metrics, sittings = (
+        json.loads((folder / "config.json").read_text()),
+        read_lines(folder / "metrics.jsonl"),
+        read_lines(folder / "sittings.jsonl"),
+    )
+    record = dict(
+        seed=config["settings"]["seed"],
+        settings=config["settings"],
+        machine=config["machine"],
+        isolation=config["isolation"],
+        wall_seconds=round(sum(s["seconds"] for s in sittings), 1),
+        peak_rss_mb=max((s["peak_rss_mb"] for s in sittings), default=None),
+        sittings=len(sittings),
+        rounds=[round_record(m) for m in metrics],
+        ood={m["round"]: m["ood"] for m in metrics if "ood" in m},
+    )
     write_text(folder / "record.json", json.dumps(record, indent=1))
     return record
 
 # %% ../nbs/09c_record.ipynb #5be10902
-def round_to(x:float, digits:int) -> float:
-    "Rounded half up, as a reader would."
+def round_to(x: float, digits: int) -> float:
+    """Rounded half up, as a reader would."""
     return math.floor(x * 10**digits + 0.5) / 10**digits
 
+
 def percent(counts) -> str:
-    "'85.0 % (79.4-89.3)' from {'correct', 'n'}; '-' if there is nothing to count."
-    if not counts or not counts["n"]: return "-"
+    """'85.0 % (79.4-89.3)' from {'correct', 'n'}; '-' if there is nothing to count."""
+    if not counts or not counts["n"]:
+        return "-"
     low, high = wilson(counts["correct"], counts["n"])
     return f"{100 * counts['correct'] / counts['n']:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
 
+
 def round_row(m) -> dict:
-    "A round's metrics as the columns of a table."
-    return {"round": m["round"], "policy alone": f"{percent(m['policy'])}, n={m['policy']['n']}",
-            "with search": f"{percent(m['search'])}, n={m['search']['n']}" if m["search"] else "-",
-            "coverage": percent(m["coverage"]), "rows": m.get("selected", "-"), "pairs": m.get("pairs", "-"), "minutes": round_to(sum(m["seconds"].values()) / 60, 1)}
+    """A round's metrics as the columns of a table."""
+    return {
+        "round": m["round"],
+        "policy alone": f"{percent(m['policy'])}, n={m['policy']['n']}",
+        "with search": f"{percent(m['search'])}, n={m['search']['n']}" if m["search"] else "-",
+        "coverage": percent(m["coverage"]),
+        "rows": m.get("selected", "-"),
+        "pairs": m.get("pairs", "-"),
+        "minutes": round_to(sum(m["seconds"].values()) / 60, 1),
+    }

@@ -8,11 +8,28 @@ __all__ = ['embed', 'page', 'tree_page', 'picture', 'write_tree_page', 'lines_of
            'trees_section', 'two_rounds_of', 'regrown', 'two_rounds_section', 'write_report']
 
 # %% ../nbs/07b_report.ipynb #f5e9e8d9
-import base64, hashlib, html, json
+import base64
+import hashlib
+import html
+import json
 from pathlib import Path
+
 from .evaluation import wilson
-from .rounds import (accuracy_points, level_grid, plot_costs, plot_coverage, plot_rounds, read_two_rounds, rollouts_right,
-                             rounds_with_models, search_words, show_two_rounds, tokens_of, two_rounds, write_two_rounds)
+from rstar_nb.rounds import (
+    accuracy_points,
+    level_grid,
+    plot_costs,
+    plot_coverage,
+    plot_rounds,
+    read_two_rounds,
+    rollouts_right,
+    rounds_with_models,
+    search_words,
+    show_two_rounds,
+    tokens_of,
+    two_rounds,
+    write_two_rounds,
+)
 from .search import likely_weight, tree_from_json, vote
 from .store import write_text
 from .viz import show_tree
@@ -20,9 +37,10 @@ from .widget import clean, viewer_data, viewer_source
 
 # %% ../nbs/07b_report.ipynb #6075f8bb
 def embed(data) -> str:
-    "Plain data as JSON that can stand inside a script element."
+    """Plain data as JSON that can stand inside a script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    for c in "<>&\u2028\u2029": text = text.replace(c, f"\\u{ord(c):04x}")
+    for c in "<>&\u2028\u2029":
+        text = text.replace(c, f"\\u{ord(c):04x}")
     return text
 
 # %% ../nbs/07b_report.ipynb #378a06bc
@@ -42,9 +60,13 @@ for (const place of document.querySelectorAll("[data-tree]")) {
 }
 """
 
-def page(title:str, body:str,  # HTML; whatever comes from outside must be escaped in it already
-         trees) -> str:
-    "A complete page with viewer and data; an element with data-tree=K shows `trees[K]`."
+
+def page(
+    title: str,
+    body: str,  # HTML; whatever comes from outside must be escaped in it already
+    trees,
+) -> str:
+    """A complete page with viewer and data; an element with data-tree=K shows `trees[K]`."""
     script = viewer_source("viewer.js") + _START
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -59,186 +81,377 @@ def page(title:str, body:str,  # HTML; whatever comes from outside must be escap
 
 # %% ../nbs/07b_report.ipynb #547f25bf
 def tree_page(tree, pairs=(), selected=None) -> str:
-    "HTML of a page for one tree; `pairs` and `selected` as in `viewer_data`."
+    """HTML of a page for one tree; `pairs` and `selected` as in `viewer_data`."""
     answer = next((n.answer for n in tree.nodes if n.correct), None)
-    head = f"<h1>A search tree</h1><p class=soft>problem {html.escape(clean(tree.problem_id))}, {tree.rollouts} rollouts, {len(tree.nodes)} nodes, {tree.tokens} tokens" + (f", verified answer {html.escape(clean(answer, 200))}" if answer is not None else "")
-    return page(f"tree {clean(tree.problem_id, 80)}", head + '</p><div data-tree="0"></div><noscript>' + picture(show_tree(tree), "the tree") + "</noscript>", [viewer_data(tree, pairs, selected)])
+    head = (
+        f"<h1>A search tree</h1><p class=soft>problem {html.escape(clean(tree.problem_id))}, {tree.rollouts} rollouts, {len(tree.nodes)} nodes, {tree.tokens} tokens"
+        + (f", verified answer {html.escape(clean(answer, 200))}" if answer is not None else "")
+    )
+    return page(
+        f"tree {clean(tree.problem_id, 80)}",
+        head
+        + '</p><div data-tree="0"></div><noscript>'
+        + picture(show_tree(tree), "the tree")
+        + "</noscript>",
+        [viewer_data(tree, pairs, selected)],
+    )
 
-def picture(pic, alt:str) -> str:
-    "An img element that holds the picture; an SVG in an img runs no script."
+
+def picture(pic, alt: str) -> str:
+    """An img element that holds the picture; an SVG in an img runs no script."""
     return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{base64.b64encode(pic.svg().encode()).decode()}">'
 
+
 def write_tree_page(tree, path, pairs=(), selected=None) -> Path:
-    "Write a page for one tree; returns its path."
+    """Write a page for one tree; returns its path."""
     write_text(path, tree_page(tree, pairs, selected))
     return Path(path)
 
 # %% ../nbs/07b_report.ipynb #f0b77c0a
-def lines_of(path, start:int=0):
-    "(byte offset, row) of each whole line of a JSONL file from byte `start`; unfinished and unreadable lines are passed over."
-    if not Path(path).exists(): return
+def lines_of(path, start: int = 0):
+    """(byte offset, row) of each whole line of a JSONL file from byte `start`; unfinished and unreadable lines are passed over."""
+    if not Path(path).exists():
+        return
     with open(path, "rb") as f:
         at = f.seek(start)
         for line in f:
-            try: row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError: row = None
-            if isinstance(row, dict): yield at, row
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                yield at, row
             at += len(line)
 
-def read_tree(path, at:int):
-    "The tree in the line that begins at byte `at`."
+
+def read_tree(path, at: int):
+    """The tree in the line that begins at byte `at`."""
     with open(path, "rb") as f:
         f.seek(at)
         return tree_from_json(json.loads(f.readline()))
 
+
 def summaries(path) -> list:
-    "For each tree of a file: where it is, whether it was solved, its number of nodes, how its rollouts ended."
+    """For each tree of a file: where it is, whether it was solved, its number of nodes, how its rollouts ended."""
     found = []
     for at, row in lines_of(path):
-        if not isinstance(row.get("nodes"), list): continue
+        if not isinstance(row.get("nodes"), list):
+            continue
         rewards = [e.get("reward", 0) for e in row.get("events") or [] if e.get("kind") == "backup"]
-        found.append(dict(path=path, at=at, id=row.get("problem_id"), size=len(row["nodes"]), right=sum(r > 0 for r in rewards), rollouts=len(rewards),
-                          solved=any(n.get("correct") for n in row["nodes"]), level=row.get("level")))
+        found.append(
+            dict(
+                path=path,
+                at=at,
+                id=row.get("problem_id"),
+                size=len(row["nodes"]),
+                right=sum(r > 0 for r in rewards),
+                rollouts=len(rewards),
+                solved=any(n.get("correct") for n in row["nodes"]),
+                level=row.get("level"),
+            )
+        )
     return found
 
 # %% ../nbs/07b_report.ipynb #91257ec1
 def rows_for(path, problems) -> dict:
-    "Problem id -> its rows of a JSONL file, for each of `problems`; None if there is no such file."
-    if not Path(path).exists(): return None
+    """Problem id -> its rows of a JSONL file, for each of `problems`; None if there is no such file."""
+    if not Path(path).exists():
+        return None
     found = {p: [] for p in problems}
     for _, row in lines_of(path):
-        if row.get("problem_id") in found: found[row["problem_id"]].append(row)
+        if row.get("problem_id") in found:
+            found[row["problem_id"]].append(row)
     return found
 
+
 def learned_from(folder, problems) -> dict:
-    "Problem id -> (preference pairs, selected solutions or None) in a round's folder: the marks of `viewer_data`."
-    pairs, selected = (rows_for(Path(folder) / f"{name}.jsonl", problems) for name in ("pairs", "selected"))
+    """Problem id -> (preference pairs, selected solutions or None) in a round's folder: the marks of `viewer_data`."""
+    pairs, selected = (
+        rows_for(Path(folder) / f"{name}.jsonl", problems) for name in ("pairs", "selected")
+    )
     return {p: (pairs[p] if pairs else [], selected[p] if selected else None) for p in problems}
 
-def find_tree(run_dir, problem:str,
-              round:int=None,  # None = the newest round that searched it
-              ) -> tuple:
-    "(tree, its round's folder) for a problem of a run. Raises FileNotFoundError if there is none."
+
+def find_tree(
+    run_dir,
+    problem: str,
+    round: int | None = None,  # None = the newest round that searched it
+) -> tuple:
+    """(tree, its round's folder) for a problem of a run. Raises FileNotFoundError if there is none."""
     run_dir = Path(run_dir)
-    if not run_dir.is_dir(): raise FileNotFoundError(f"{run_dir}: no such run; give the folder that `rstar evolve --out` wrote")
-    rounds = sorted((f for f in run_dir.glob("round_*") if f.name[6:].isdigit()), key=lambda f: -int(f.name[6:]))
+    if not run_dir.is_dir():
+        raise FileNotFoundError(
+            f"{run_dir}: no such run; give the folder that `rstar evolve --out` wrote"
+        )
+    rounds = sorted(
+        (f for f in run_dir.glob("round_*") if f.name[6:].isdigit()), key=lambda f: -int(f.name[6:])
+    )
     for folder in rounds:
-        if round not in (None, int(folder.name[6:])): continue
-        at = next((at for at, row in lines_of(folder / "search.jsonl") if row.get("problem_id") == problem), None)
-        if at is not None: return read_tree(folder / "search.jsonl", at), folder
-    raise FileNotFoundError(f"{run_dir}: no tree for problem {problem!r}{'' if round is None else f' in round {round}'}; the ids are in {run_dir}/round_*/search.jsonl")
+        if round not in (None, int(folder.name[6:])):
+            continue
+        at = next(
+            (
+                at
+                for at, row in lines_of(folder / "search.jsonl")
+                if row.get("problem_id") == problem
+            ),
+            None,
+        )
+        if at is not None:
+            return read_tree(folder / "search.jsonl", at), folder
+    raise FileNotFoundError(
+        f"{run_dir}: no tree for problem {problem!r}{'' if round is None else f' in round {round}'}; the ids are in {run_dir}/round_*/search.jsonl"
+    )
 
 # %% ../nbs/07b_report.ipynb #e4f324b8
-def interesting(rounds:dict,  # round -> summaries of its trees
-                per_round:int=2, largest:int=400) -> tuple:
-    "([(round, summary)] worth showing, (round, summary) pairs of one problem unsolved early and solved late, or None)."
+def interesting(
+    rounds: dict,  # round -> summaries of its trees
+    per_round: int = 2,
+    largest: int = 400,
+) -> tuple:
+    """([(round, summary)] worth showing, (round, summary) pairs of one problem unsolved early and solved late, or None)."""
     chosen, early = [], {}
     for k, found in sorted(rounds.items()):
         fit = [s for s in found if s["size"] <= largest]
-        mixed = sorted((s for s in fit if 0 < s["right"] < s["rollouts"]), key=lambda s: (abs(s["right"] / s["rollouts"] - .5), -s["size"]))
-        hard = sorted((s for s in fit if not s["solved"] and s["rollouts"]), key=lambda s: s["size"])
-        chosen += [(k, s) for s in (mixed[:per_round - 1] + hard[:1] + mixed[per_round - 1:])[:per_round]]
+        mixed = sorted(
+            (s for s in fit if 0 < s["right"] < s["rollouts"]),
+            key=lambda s: (abs(s["right"] / s["rollouts"] - 0.5), -s["size"]),
+        )
+        hard = sorted(
+            (s for s in fit if not s["solved"] and s["rollouts"]), key=lambda s: s["size"]
+        )
+        chosen += [
+            (k, s) for s in (mixed[: per_round - 1] + hard[:1] + mixed[per_round - 1 :])[:per_round]
+        ]
     contrast = None
     for k, found in sorted(rounds.items()):
         for s in found:
-            if s["size"] > largest: continue
-            if s["solved"] and s["id"] in early: contrast = (early[s["id"]], (k, s))
-            if not s["solved"]: early.setdefault(s["id"], (k, s))
+            if s["size"] > largest:
+                continue
+            if s["solved"] and s["id"] in early:
+                contrast = (early[s["id"]], (k, s))
+            if not s["solved"]:
+                early.setdefault(s["id"], (k, s))
     return chosen, contrast
 
 # %% ../nbs/07b_report.ipynb #c198313d
 def table(rows, head=()) -> str:
-    "An HTML table; every cell is escaped."
-    cells = lambda row, tag: "<tr>" + "".join(f"<{tag}>{html.escape(clean(c, 2000))}</{tag}>" for c in row) + "</tr>"
-    return "<div class=wide><table>" + (f"<thead>{cells(head, 'th')}</thead>" if head else "") + "<tbody>" + "".join(cells(r, "td") for r in rows) + "</tbody></table></div>"
+    """An HTML table; every cell is escaped."""
+    cells = lambda row, tag: (
+        "<tr>" + "".join(f"<{tag}>{html.escape(clean(c, 2000))}</{tag}>" for c in row) + "</tr>"
+    )
+    return (
+        "<div class=wide><table>"
+        + (f"<thead>{cells(head, 'th')}</thead>" if head else "")
+        + "<tbody>"
+        + "".join(cells(r, "td") for r in rows)
+        + "</tbody></table></div>"
+    )
+
 
 def rounds_table(metrics) -> str:
-    "One row per round: accuracies with intervals, coverage, tokens, minutes."
+    """One row per round: accuracies with intervals, coverage, tokens, minutes."""
+
     def rate(m, key):
         p = accuracy_points([m], key)
         return f"{p[0][1]:.1f} % ({p[0][2]:.1f}-{p[0][3]:.1f}), n={p[0][4]}" if p else "-"
-    rows = [(m["round"], rate(m, "policy"), rate(m, "policy_on_searched"), rate(m, "search"), rate(m, "coverage"), f"{sum(tokens_of(m).values()):,}", f"{sum((m.get('seconds') or {}).values()) / 60:.1f}") for m in metrics]
-    return table(rows, ("round", "policy alone", "policy alone, searched problems", "with search", "training problems solved", "tokens", "minutes"))
+
+    rows = [
+        (
+            m["round"],
+            rate(m, "policy"),
+            rate(m, "policy_on_searched"),
+            rate(m, "search"),
+            rate(m, "coverage"),
+            f"{sum(tokens_of(m).values()):,}",
+            f"{sum((m.get('seconds') or {}).values()) / 60:.1f}",
+        )
+        for m in metrics
+    ]
+    return table(
+        rows,
+        (
+            "round",
+            "policy alone",
+            "policy alone, searched problems",
+            "with search",
+            "training problems solved",
+            "tokens",
+            "minutes",
+        ),
+    )
+
 
 def subjects_table(metrics) -> str:
-    "One row per subject, one column per round: the policy alone, with intervals."
+    """One row per subject, one column per round: the policy alone, with intervals."""
     subjects = sorted({s for m in metrics for s in m["policy"].get("by_subject") or {}})
+
     def cell(m, subject):
         correct, n = (m["policy"].get("by_subject") or {}).get(subject, (0, 0))
         low, high = wilson(correct, n)
         return f"{100 * correct / n:.1f} % ({100 * low:.1f}-{100 * high:.1f}), n={n}" if n else "-"
-    return table([(s, *(cell(m, s) for m in metrics)) for s in subjects], ("subject", *(f"round {m['round']}" for m in metrics))) if any(subjects) else ""
+
+    return (
+        table(
+            [(s, *(cell(m, s) for m in metrics)) for s in subjects],
+            ("subject", *(f"round {m['round']}" for m in metrics)),
+        )
+        if any(subjects)
+        else ""
+    )
+
 
 def flat(data, prefix="") -> list:
-    "(name, value) of nested settings, dots between the names."
-    if not isinstance(data, dict): return [(prefix, data if isinstance(data, str) else json.dumps(data))]
+    """(name, value) of nested settings, dots between the names."""
+    if not isinstance(data, dict):
+        return [(prefix, data if isinstance(data, str) else json.dumps(data))]
     return [row for k, v in data.items() for row in flat(v, f"{prefix}.{k}" if prefix else str(k))]
 
 # %% ../nbs/07b_report.ipynb #853e6126
-def tree_fold(title:str, k:int, is_open=False) -> str:
+def tree_fold(title: str, k: int, is_open=False) -> str:
     return f'<details{" open" if is_open else ""}><summary>{html.escape(title)}</summary><div data-tree="{k}"></div></details>'
 
+
 def trees_section(folder) -> tuple:
-    "(HTML, viewer data) of a few trees of the run."
+    """(HTML, viewer data) of a few trees of the run."""
     rounds = {}
     for path in folder.glob("round_*/search.jsonl"):
-        if (k := path.parent.name.removeprefix("round_")).isdigit(): rounds[int(k)] = summaries(path)
+        if (k := path.parent.name.removeprefix("round_")).isdigit():
+            rounds[int(k)] = summaries(path)
     chosen, contrast = interesting(rounds)
     shown = [*chosen, *(contrast or ())]
-    marks = {k: learned_from(folder / f"round_{k}", {s["id"] for j, s in shown if j == k}) for k, _ in shown}
+    marks = {
+        k: learned_from(folder / f"round_{k}", {s["id"] for j, s in shown if j == k})
+        for k, _ in shown
+    }
     data, parts = [], []
+
     def add(k, s):
         data.append(viewer_data(read_tree(s["path"], s["at"]), *marks[k][s["id"]]))
         return len(data) - 1
+
     if contrast:
-        sides = "".join(f'<div><p>round {k}, {s["right"]} of {s["rollouts"]} rollouts right</p><div data-tree="{add(k, s)}"></div></div>' for k, s in contrast)
-        parts.append(f"<h2>One problem, two rounds</h2><p>Unsolved at first, solved later.</p><div class=pair>{sides}</div>")
-    if chosen: parts.append("<h2>Trees</h2>" + "".join(tree_fold(f'round {k}, {s["id"]}: {s["right"]} of {s["rollouts"]} rollouts right, {s["size"]} nodes', add(k, s)) for k, s in chosen))
+        sides = "".join(
+            f'<div><p>round {k}, {s["right"]} of {s["rollouts"]} rollouts right</p><div data-tree="{add(k, s)}"></div></div>'
+            for k, s in contrast
+        )
+        parts.append(
+            f"<h2>One problem, two rounds</h2><p>Unsolved at first, solved later.</p><div class=pair>{sides}</div>"
+        )
+    if chosen:
+        parts.append(
+            "<h2>Trees</h2>"
+            + "".join(
+                tree_fold(
+                    f"round {k}, {s['id']}: {s['right']} of {s['rollouts']} rollouts right, {s['size']} nodes",
+                    add(k, s),
+                )
+                for k, s in chosen
+            )
+        )
     return "".join(parts), data
 
+
 def two_rounds_of(folder) -> dict:
-    "What `two_rounds` finds for a run: kept in the folder, else grown by its models and kept. None if there are no two rounds with models."
+    """What `two_rounds` finds for a run: kept in the folder, else grown by its models and kept. None if there are no two rounds with models."""
     have = rounds_with_models(folder)
-    try: found = read_two_rounds(folder)
-    except (OSError, ValueError): found = None
-    if found and (len(have) < 2 or found["rounds"] == [have[0], have[-1]]): return found
-    if len(have) < 2: return None
+    try:
+        found = read_two_rounds(folder)
+    except (OSError, ValueError):
+        found = None
+    if found and (len(have) < 2 or found["rounds"] == [have[0], have[-1]]):
+        return found
+    if len(have) < 2:
+        return None
     found = two_rounds(folder)
     write_two_rounds(folder, found)
     return found
 
-def regrown(found:dict) -> bool:
-    "Are the trees those that the evaluation counted? Same answers, same tokens."
-    return all((r["answer"], r["tokens"]) == (vote(found["trees"][k], likely_weight), found["trees"][k].tokens) for k, r in found["recorded"].items())
 
-def two_rounds_section(folder, first:int) -> tuple:
-    "(HTML, viewer data) of one held-out problem in the first and the last round; the data will stand at position `first` of the page's."
-    try: found = two_rounds_of(folder)
-    except (LookupError, OSError, RuntimeError, ValueError) as e: return f"<p class=soft>One problem's trees in two rounds could not be grown: {html.escape(clean(e, 400))}</p>", []
-    if not found: return "", []
+def regrown(found: dict) -> bool:
+    """Are the trees those that the evaluation counted? Same answers, same tokens."""
+    return all(
+        (r["answer"], r["tokens"])
+        == (vote(found["trees"][k], likely_weight), found["trees"][k].tokens)
+        for k, r in found["recorded"].items()
+    )
+
+
+def two_rounds_section(folder, first: int) -> tuple:
+    """(HTML, viewer data) of one held-out problem in the first and the last round; the data will stand at position `first` of the page's."""
+    try:
+        found = two_rounds_of(folder)
+    except (LookupError, OSError, RuntimeError, ValueError) as e:
+        return (
+            f"<p class=soft>One problem's trees in two rounds could not be grown: {html.escape(clean(e, 400))}</p>",
+            [],
+        )
+    if not found:
+        return "", []
     (a, early), (b, late) = found["trees"].items()
     g = found["gains"]
-    words = (f"Held-out problem {found['problem']}, level {found['level']}, searched as in the evaluation by the models of round {a} and of round {b}. Of {sum(g.values())} such problems both rounds answered {g['both']} right, "
-             f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{'' if regrown(found) else ' (These trees differ from those that were counted: the problems or the models are of another version.)'}{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}")
-    sides = "".join(f'<div><p>round {k}: {html.escape(clean(search_words(t, found["answer"]), 400))}</p><div data-tree="{first + i}"></div></div>' for i, (k, t) in enumerate(found["trees"].items()))
+    words = (
+        f"Held-out problem {found['problem']}, level {found['level']}, searched as in the evaluation by the models of round {a} and of round {b}. Of {sum(g.values())} such problems both rounds answered {g['both']} right, "
+        f"only round {b} {g['only_late']}, only round {a} {g['only_early']}, neither {g['neither']}.{'' if regrown(found) else ' (These trees differ from those that were counted: the problems or the models are of another version.)'}{' This one was chosen to show a gain.' if rollouts_right(late) > rollouts_right(early) == 0 else ''}"
+    )
+    sides = "".join(
+        f'<div><p>round {k}: {html.escape(clean(search_words(t, found["answer"]), 400))}</p><div data-tree="{first + i}"></div></div>'
+        for i, (k, t) in enumerate(found["trees"].items())
+    )
     still = f"<noscript>{picture(show_two_rounds(found), 'the two trees')}</noscript>"
-    return f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><div class=pair>{sides}</div>{still}", [viewer_data(early), viewer_data(late)]
+    return (
+        f"<h2>One held-out problem, two rounds</h2><p>{html.escape(clean(words, 1000))}</p><div class=pair>{sides}</div>{still}",
+        [viewer_data(early), viewer_data(late)],
+    )
+
 
 def write_report(run_dir) -> Path:
-    "Write `report.html` into a run's folder; returns its path. Raises FileNotFoundError if the folder holds no run."
+    """Write `report.html` into a run's folder; returns its path. Raises FileNotFoundError if the folder holds no run."""
     folder = Path(run_dir)
-    if not any((folder / name).exists() for name in ("config.json", "metrics.jsonl")): raise FileNotFoundError(f"{folder}: no config.json and no metrics.jsonl there, so no run to report on")
-    try: config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError): config = {}
-    metrics = sorted((row for _, row in lines_of(folder / "metrics.jsonl") if "round" in row and "policy" in row), key=lambda m: m["round"])
+    if not any((folder / name).exists() for name in ("config.json", "metrics.jsonl")):
+        raise FileNotFoundError(
+            f"{folder}: no config.json and no metrics.jsonl there, so no run to report on"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        config = {}
+    metrics = sorted(
+        (
+            row
+            for _, row in lines_of(folder / "metrics.jsonl")
+            if "round" in row and "policy" in row
+        ),
+        key=lambda m: m["round"],
+    )
     trees, data = trees_section(folder)
     pair, pair_data = two_rounds_section(folder, len(data))
-    body = [f"<h1>{html.escape(folder.resolve().name)}</h1>", f"<p class=soft>{len(metrics)} rounds measured, the base included. Intervals are 95 % Wilson intervals.</p>",
-            "<h2>Accuracy</h2>", picture(plot_rounds(metrics), str(plot_rounds(metrics))), rounds_table(metrics)]
+    body = [
+        f"<h1>{html.escape(folder.resolve().name)}</h1>",
+        f"<p class=soft>{len(metrics)} rounds measured, the base included. Intervals are 95 % Wilson intervals.</p>",
+        "<h2>Accuracy</h2>",
+        picture(plot_rounds(metrics), str(plot_rounds(metrics))),
+        rounds_table(metrics),
+    ]
     grids = [what for what in ("coverage", "policy", "search") if level_grid(metrics, what)[0]]
-    if grids: body += ["<h2>By level</h2><div class=pictures>", *(picture(p, str(p)) for p in (plot_coverage(metrics, what) for what in grids)), "</div>"]
-    if subjects := subjects_table(metrics): body += ["<h2>By subject</h2><p>The policy alone.</p>", subjects]
-    if metrics: body += ["<h2>Where time and tokens went</h2>", picture(plot_costs(metrics), str(plot_costs(metrics)))]
-    body += [pair, trees, "<h2>Settings</h2>", table([(k, v) for k, v in flat(config) if k != "crc"])]
+    if grids:
+        body += [
+            "<h2>By level</h2><div class=pictures>",
+            *(picture(p, str(p)) for p in (plot_coverage(metrics, what) for what in grids)),
+            "</div>",
+        ]
+    if subjects := subjects_table(metrics):
+        body += ["<h2>By subject</h2><p>The policy alone.</p>", subjects]
+    if metrics:
+        body += [
+            "<h2>Where time and tokens went</h2>",
+            picture(plot_costs(metrics), str(plot_costs(metrics))),
+        ]
+    body += [
+        pair,
+        trees,
+        "<h2>Settings</h2>",
+        table([(k, v) for k, v in flat(config) if k != "crc"]),
+    ]
     write_text(folder / "report.html", page(folder.resolve().name, "".join(body), data + pair_data))
     return folder / "report.html"

@@ -11,8 +11,10 @@ __all__ = ['PAPER_CURVES', 'POPULAR_CURVE', 'COLORS', 'PHASE_COLORS', 'PHASE_NAM
 # %% ../nbs/07c_rounds.ipynb #ed6dd41a
 import json
 from pathlib import Path
+
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
 from .answers import is_equivalent
 from .evaluation import evaluate_search, wilson
 from .executor import Executor
@@ -24,186 +26,415 @@ from .store import is_complete, write_text
 from .viz import INK, PAPER, Picture, show_trees
 
 # %% ../nbs/07c_rounds.ipynb #6bba7ffd
-PAPER_CURVES = {"policy alone": [58.8, 69.6, 73.6, 75.8, 78.4],  # base and rounds 1-4: Qwen2.5-Math-7B on MATH, percent
-                "with search": [None, 75.2, 86.6, 87.0, 89.4]}
-POPULAR_CURVE = [42, 68, 78, 85, 90]  # how the story is often told; no source gives these as measurements
+PAPER_CURVES = {
+    "policy alone": [
+        58.8,
+        69.6,
+        73.6,
+        75.8,
+        78.4,
+    ],  # base and rounds 1-4: Qwen2.5-Math-7B on MATH, percent
+    "with search": [None, 75.2, 86.6, 87.0, 89.4],
+}
+POPULAR_CURVE = [
+    42,
+    68,
+    78,
+    85,
+    90,
+]  # how the story is often told; no source gives these as measurements
 COLORS = {"policy alone": "#0b5394", "with search": "#c04a00"}
 
-def accuracy_points(metrics, key:str) -> list:
-    "(round, percent, low, high, n) for each round that measured `key`."
+
+def accuracy_points(metrics, key: str) -> list:
+    """(round, percent, low, high, n) for each round that measured `key`."""
     found = [(m["round"], m[key]) for m in metrics if m.get(key) and m[key]["n"]]
-    return [(k, 100 * x["correct"] / x["n"], *(100 * b for b in wilson(x["correct"], x["n"])), x["n"]) for k, x in found]
+    return [
+        (k, 100 * x["correct"] / x["n"], *(100 * b for b in wilson(x["correct"], x["n"])), x["n"])
+        for k, x in found
+    ]
 
 # %% ../nbs/07c_rounds.ipynb #102e2b91
-def draw_rounds(ax,
-                metrics,  # one dict per round: round, policy, search, ...
-                reference:bool=True,  # draw the paper's and the popular curve behind
-                size:float=7.5,  # of the legend's letters, in points
-                ) -> list:
-    "Accuracy per round with 95 % Wilson intervals, for the policy alone and with search; returns the points as lines of text."
+def draw_rounds(
+    ax,
+    metrics,  # one dict per round: round, policy, search, ...
+    reference: bool = True,  # draw the paper's and the popular curve behind
+    size: float = 7.5,  # of the legend's letters, in points
+) -> list:
+    """Accuracy per round with 95 % Wilson intervals, for the policy alone and with search; returns the points as lines of text."""
     lines = []
     if reference:
         ax.plot(range(5), POPULAR_CURVE, ":", color="#999999", lw=1.2, label="popular telling")
         for name, ys in PAPER_CURVES.items():
-            ax.plot([k for k, y in enumerate(ys) if y], [y for y in ys if y], "--", marker=".", color=COLORS[name], alpha=.35, lw=1.2, label=f"paper, {name} (7B, MATH)")
-    for shift, (key, name) in zip((-.03, .03), (("policy", "policy alone"), ("search", "with search"))):
+            ax.plot(
+                [k for k, y in enumerate(ys) if y],
+                [y for y in ys if y],
+                "--",
+                marker=".",
+                color=COLORS[name],
+                alpha=0.35,
+                lw=1.2,
+                label=f"paper, {name} (7B, MATH)",
+            )
+    for shift, (key, name) in zip(
+        (-0.03, 0.03), (("policy", "policy alone"), ("search", "with search"))
+    ):
         points = accuracy_points(metrics, key)
-        if not points: continue
+        if not points:
+            continue
         xs, ys = [p[0] + shift for p in points], [p[1] for p in points]
-        ax.errorbar(xs, ys, yerr=[[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]], fmt="o-", color=COLORS[name], lw=2.2, capsize=3, label=f"here, {name} (n = {points[-1][4]})")
-        lines += [f"{name}, round {k}: {y:.1f} % ({low:.1f}-{high:.1f}), n={n}" for k, y, low, high, n in points]
+        ax.errorbar(
+            xs,
+            ys,
+            yerr=[[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]],
+            fmt="o-",
+            color=COLORS[name],
+            lw=2.2,
+            capsize=3,
+            label=f"here, {name} (n = {points[-1][4]})",
+        )
+        lines += [
+            f"{name}, round {k}: {y:.1f} % ({low:.1f}-{high:.1f}), n={n}"
+            for k, y, low, high, n in points
+        ]
     rounds = range(max([4 if reference else 1] + [m["round"] for m in metrics]) + 1)
-    ax.set(xlabel="round (0 = base)", ylabel="correct answers, %", ylim=(0, 100), xticks=rounds, xlim=(-.2, rounds[-1] + .2))
-    ax.grid(axis="y", color="#e4e4e4"); ax.spines[["top", "right"]].set_visible(False)
+    ax.set(
+        xlabel="round (0 = base)",
+        ylabel="correct answers, %",
+        ylim=(0, 100),
+        xticks=rounds,
+        xlim=(-0.2, rounds[-1] + 0.2),
+    )
+    ax.grid(axis="y", color="#e4e4e4")
+    ax.spines[["top", "right"]].set_visible(False)
     # Below the axes, where no curve can run through it.
-    if ax.get_legend_handles_labels()[0]: ax.legend(fontsize=size, frameon=False, loc="upper center", bbox_to_anchor=(.5, -.16), ncols=2)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(
+            fontsize=size, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        )
     return lines
 
-def plot_rounds(metrics, reference:bool=True) -> Picture:
-    "A picture of `draw_rounds`."
+
+def plot_rounds(metrics, reference: bool = True) -> Picture:
+    """A picture of `draw_rounds`."""
     fig = Figure(figsize=(7, 4.6), layout="constrained")
     lines = draw_rounds(fig.add_subplot(), metrics, reference)
     return Picture(fig, "\n".join(lines) or "no round has been measured")
 
 # %% ../nbs/07c_rounds.ipynb #0781b663
-def level_grid(metrics, what:str="coverage") -> tuple:
-    "(rounds, levels, {(level, round): (correct, n)}) of what was measured by level."
-    cells = {(level, m["round"]): tuple(c) for m in metrics if m.get(what) for level, c in m[what].get("by_level", {}).items()}
+def level_grid(metrics, what: str = "coverage") -> tuple:
+    """(rounds, levels, {(level, round): (correct, n)}) of what was measured by level."""
+    cells = {
+        (level, m["round"]): tuple(c)
+        for m in metrics
+        if m.get(what)
+        for level, c in m[what].get("by_level", {}).items()
+    }
     levels = sorted({l for l, _ in cells}, key=lambda l: (len(str(l)), str(l)))
     return sorted({k for _, k in cells}), levels, cells
 
-def plot_coverage(metrics, what:str="coverage") -> Picture:
-    "Heat map of a share by level (rows) and round (columns), with 95 % Wilson intervals; `what` is coverage, policy or search."
+
+def plot_coverage(metrics, what: str = "coverage") -> Picture:
+    """Heat map of a share by level (rows) and round (columns), with 95 % Wilson intervals; `what` is coverage, policy or search."""
     rounds, levels, cells = level_grid(metrics, what)
-    fig = Figure(figsize=(1.8 + 0.9 * max(len(rounds), 2), 1.1 + 0.42 * max(len(levels), 2)), layout="constrained")
+    fig = Figure(
+        figsize=(1.8 + 0.9 * max(len(rounds), 2), 1.1 + 0.42 * max(len(levels), 2)),
+        layout="constrained",
+    )
     ax = fig.add_subplot()
     shares = {at: c / n for at, (c, n) in cells.items() if n}
     for (level, k), share in shares.items():
         x, y = rounds.index(k), levels.index(level)
-        ax.add_patch(mpl.patches.Rectangle((x, y), 1, 1, fc=mpl.colormaps["cividis"](share), ec=PAPER, lw=1.5))
-        color, (low, high) = INK if share > .55 else PAPER, wilson(*cells[level, k])
-        ax.text(x + .5, y + .6, f"{100 * share:.0f} %", ha="center", va="center", fontsize=8.5, color=color)
-        ax.text(x + .5, y + .24, f"{100 * low:.0f}-{100 * high:.0f}, n={cells[level, k][1]}", ha="center", va="center", fontsize=5.5, color=color)
-    ax.set(xlim=(0, max(len(rounds), 1)), ylim=(0, max(len(levels), 1)), xlabel="round", ylabel="level", title={"coverage": "training problems solved by the search"}.get(what, f"correct answers, {what}"))
-    ax.set_xticks([x + .5 for x in range(len(rounds))], rounds); ax.set_yticks([y + .5 for y in range(len(levels))], levels)
-    ax.title.set_fontsize(9); ax.tick_params(length=0); ax.spines[:].set_visible(False)
-    text = [f"level {l}: " + ", ".join(f"round {k} {100 * shares[l, k]:.0f} %" for k in rounds if (l, k) in shares) for l in levels]
+        ax.add_patch(
+            mpl.patches.Rectangle(
+                (x, y), 1, 1, fc=mpl.colormaps["cividis"](share), ec=PAPER, lw=1.5
+            )
+        )
+        color, (low, high) = INK if share > 0.55 else PAPER, wilson(*cells[level, k])
+        ax.text(
+            x + 0.5,
+            y + 0.6,
+            f"{100 * share:.0f} %",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color=color,
+        )
+        ax.text(
+            x + 0.5,
+            y + 0.24,
+            f"{100 * low:.0f}-{100 * high:.0f}, n={cells[level, k][1]}",
+            ha="center",
+            va="center",
+            fontsize=5.5,
+            color=color,
+        )
+    ax.set(
+        xlim=(0, max(len(rounds), 1)),
+        ylim=(0, max(len(levels), 1)),
+        xlabel="round",
+        ylabel="level",
+        title={"coverage": "training problems solved by the search"}.get(
+            what, f"correct answers, {what}"
+        ),
+    )
+    ax.set_xticks([x + 0.5 for x in range(len(rounds))], rounds)
+    ax.set_yticks([y + 0.5 for y in range(len(levels))], levels)
+    ax.title.set_fontsize(9)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    text = [
+        f"level {l}: "
+        + ", ".join(f"round {k} {100 * shares[l, k]:.0f} %" for k in rounds if (l, k) in shares)
+        for l in levels
+    ]
     return Picture(fig, "\n".join(text) or "nothing was measured by level")
 
 # %% ../nbs/07c_rounds.ipynb #dffb44d6
-PHASE_COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#777777", "#f0e442"]  # Okabe and Ito, for colour-blind readers
+PHASE_COLORS = [
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#777777",
+    "#f0e442",
+]  # Okabe and Ito, for colour-blind readers
 
-PHASE_NAMES = {"search": "training search", "greedy": "evaluation, greedy", "mcts": "evaluation, search"}  # for a legend; others speak for themselves
+PHASE_NAMES = {
+    "search": "training search",
+    "greedy": "evaluation, greedy",
+    "mcts": "evaluation, search",
+}  # for a legend; others speak for themselves
+
 
 def tokens_of(m) -> dict:
-    "Tokens of a round by what they were for; those of the training search stand in a line of their own in the record."
-    return dict(m.get("tokens") or {}, **({"search": m["search_tokens"]} if m.get("search_tokens") else {}))
+    """Tokens of a round by what they were for; those of the training search stand in a line of their own in the record."""
+    return dict(
+        m.get("tokens") or {}, **({"search": m["search_tokens"]} if m.get("search_tokens") else {})
+    )
+
 
 def plot_costs(metrics) -> Picture:
-    "Seconds and tokens of each round, stacked by phase."
+    """Seconds and tokens of each round, stacked by phase."""
     fig = Figure(figsize=(7.6, 2.8), layout="constrained")
-    phases = list(dict.fromkeys(p for m in metrics for found in (m.get("seconds") or {}, tokens_of(m)) for p in found))
+    phases = list(
+        dict.fromkeys(
+            p for m in metrics for found in (m.get("seconds") or {}, tokens_of(m)) for p in found
+        )
+    )
     colors, text = {p: PHASE_COLORS[i % len(PHASE_COLORS)] for i, p in enumerate(phases)}, []
-    for ax, (of, unit, scale) in zip(fig.subplots(1, 2), ((lambda m: m.get("seconds") or {}, "minutes", 60), (tokens_of, "thousand tokens", 1000))):
+    for ax, (of, unit, scale) in zip(
+        fig.subplots(1, 2),
+        ((lambda m: m.get("seconds") or {}, "minutes", 60), (tokens_of, "thousand tokens", 1000)),
+    ):
         for m in metrics:
             at = 0.0
             for p, x in of(m).items():
-                ax.bar(m["round"], x / scale, bottom=at, color=colors[p], width=.7)
+                ax.bar(m["round"], x / scale, bottom=at, color=colors[p], width=0.7)
                 at += x / scale
             text.append(f"round {m['round']}: {at:.1f} {unit}")
-        ax.set(xlabel="round", ylabel=unit, xticks=[m["round"] for m in metrics]); ax.spines[["top", "right"]].set_visible(False)
-    if phases: fig.legend([mpl.patches.Patch(color=colors[p]) for p in phases], [PHASE_NAMES.get(p, p) for p in phases], loc="outside right center", fontsize=8, frameon=False)
+        ax.set(xlabel="round", ylabel=unit, xticks=[m["round"] for m in metrics])
+        ax.spines[["top", "right"]].set_visible(False)
+    if phases:
+        fig.legend(
+            [mpl.patches.Patch(color=colors[p]) for p in phases],
+            [PHASE_NAMES.get(p, p) for p in phases],
+            loc="outside right center",
+            fontsize=8,
+            frameon=False,
+        )
     return Picture(fig, "\n".join(text) or "no round yet")
 
 # %% ../nbs/07c_rounds.ipynb #5dad2025
 def rounds_with_models(folder) -> list:
-    "Rounds of a run whose policy and PPM are finished and whose evaluation is written."
-    found = [p for p in Path(folder).glob("round_*") if p.name[6:].isdigit() and (p / "eval.jsonl").exists()]
-    return sorted(int(p.name[6:]) for p in found if is_complete(p / "policy") and is_complete(p / "ppm"))
+    """Rounds of a run whose policy and PPM are finished and whose evaluation is written."""
+    found = [
+        p
+        for p in Path(folder).glob("round_*")
+        if p.name[6:].isdigit() and (p / "eval.jsonl").exists()
+    ]
+    return sorted(
+        int(p.name[6:]) for p in found if is_complete(p / "policy") and is_complete(p / "ppm")
+    )
 
-def searched(folder, round:int) -> dict:
-    "Problem id -> row of the round's evaluation with search (`correct`, `oracle`, `answer`, `tokens`, ...)."
-    with open(Path(folder) / f"round_{round}" / "eval.jsonl", encoding="utf-8") as f: rows = [json.loads(line) for line in f]
-    return {r["problem_id"]: r for r in rows if r["strategy"] == "mcts" and r.get("split", "test") == "test"}
 
-def gains(early:dict, late:dict) -> dict:
-    "How many problems both rounds answered right, only the one, only the other, neither."
+def searched(folder, round: int) -> dict:
+    """Problem id -> row of the round's evaluation with search (`correct`, `oracle`, `answer`, `tokens`, ...)."""
+    with open(Path(folder) / f"round_{round}" / "eval.jsonl", encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    return {
+        r["problem_id"]: r
+        for r in rows
+        if r["strategy"] == "mcts" and r.get("split", "test") == "test"
+    }
+
+
+def gains(early: dict, late: dict) -> dict:
+    """How many problems both rounds answered right, only the one, only the other, neither."""
     pairs = [(early[i]["correct"], late[i]["correct"]) for i in early if i in late]
-    return dict(both=pairs.count((True, True)), only_early=pairs.count((True, False)), only_late=pairs.count((False, True)), neither=pairs.count((False, False)))
+    return dict(
+        both=pairs.count((True, True)),
+        only_early=pairs.count((True, False)),
+        only_late=pairs.count((False, True)),
+        neither=pairs.count((False, False)),
+    )
 
 # %% ../nbs/07c_rounds.ipynb #ffa05c52
-def telling_problem(early:dict, late:dict, level:int=4) -> str:
-    "Id of the problem to show: no right program early, right late; of the level nearest to `level`; most tokens. If there is none, any problem that both searched. Raises LookupError."
+def telling_problem(early: dict, late: dict, level: int = 4) -> str:
+    """Id of the problem to show: no right program early, right late; of the level nearest to `level`; most tokens. If there is none, any problem that both searched. Raises LookupError."""
     both = [i for i in early if i in late]
     gained = [i for i in both if not early[i]["oracle"] and late[i]["correct"]]
-    if not both: raise LookupError("no held-out problem was searched in both rounds; set search_problems to 1 or more")
-    return min(gained or both, key=lambda i: (abs(early[i]["level"] - level), -early[i]["tokens"] - late[i]["tokens"], i))
+    if not both:
+        raise LookupError(
+            "no held-out problem was searched in both rounds; set search_problems to 1 or more"
+        )
+    return min(
+        gained or both,
+        key=lambda i: (abs(early[i]["level"] - level), -early[i]["tokens"] - late[i]["tokens"], i),
+    )
 
 # %% ../nbs/07c_rounds.ipynb #c848cf81
-def find_problem(settings:dict, id:str):
-    "The held-out problem with this id. Raises LookupError if the run has none."
-    if not settings.get("test_file"): return make_problem(id)
+def find_problem(settings: dict, id: str):
+    """The held-out problem with this id. Raises LookupError if the run has none."""
+    if not settings.get("test_file"):
+        return make_problem(id)
     for p in load_problems(settings["test_file"]):
-        if p.id == id: return p
+        if p.id == id:
+            return p
     raise LookupError(f"{settings['test_file']}: no problem {id!r}")
 
-def grow_again(folder, round:int, problem, executor, load_policy=Policy.load, load_ppm=PPM.load):
-    "The tree that `round`'s evaluation grew for a held-out problem: the models are loaded and search again, with the same seed."
+
+def grow_again(folder, round: int, problem, executor, load_policy=Policy.load, load_ppm=PPM.load):
+    """The tree that `round`'s evaluation grew for a held-out problem: the models are loaded and search again, with the same seed."""
     folder = Path(folder)
     s = json.loads((folder / "config.json").read_text())["settings"]
-    policy, ppm = load_policy(folder / f"round_{round}" / "policy"), load_ppm(folder / f"round_{round}" / "ppm")
-    _, (tree,) = evaluate_search(policy, ppm, executor, [problem], s["eval_rollouts"], s["eval_candidates"], s["max_depth"], derive_seed(s["seed"], "evaluate", round),
-                                 discrepancies=s.get("eval_discrepancies", 0))
-    for x in trajectories(tree): tree.nodes[x["node"]].correct = x["answer"] is not None and is_equivalent(x["answer"], problem.answer)
+    policy, ppm = (
+        load_policy(folder / f"round_{round}" / "policy"),
+        load_ppm(folder / f"round_{round}" / "ppm"),
+    )
+    _, (tree,) = evaluate_search(
+        policy,
+        ppm,
+        executor,
+        [problem],
+        s["eval_rollouts"],
+        s["eval_candidates"],
+        s["max_depth"],
+        derive_seed(s["seed"], "evaluate", round),
+        discrepancies=s.get("eval_discrepancies", 0),
+    )
+    for x in trajectories(tree):
+        tree.nodes[x["node"]].correct = x["answer"] is not None and is_equivalent(
+            x["answer"], problem.answer
+        )
     return tree
 
-def two_rounds(folder,  # of a run with two rounds or more
-               problem:str=None,  # id of a held-out problem; None = `telling_problem`
-               rounds=None,  # None = the first and the last
-               load_policy=Policy.load, load_ppm=PPM.load) -> dict:
-    "One held-out problem searched by two rounds' models: problem, level, answer, rounds, gains of all problems, trees (round -> Tree), recorded (round -> row of the evaluation). Raises LookupError."
+
+def two_rounds(
+    folder,  # of a run with two rounds or more
+    problem: str | None = None,  # id of a held-out problem; None = `telling_problem`
+    rounds=None,  # None = the first and the last
+    load_policy=Policy.load,
+    load_ppm=PPM.load,
+) -> dict:
+    """One held-out problem searched by two rounds' models: problem, level, answer, rounds, gains of all problems, trees (round -> Tree), recorded (round -> row of the evaluation). Raises LookupError."""
     have = rounds_with_models(folder)
-    if rounds is None and len(have) < 2: raise LookupError(f"{folder}: {len(have)} rounds there have a policy, a PPM and an evaluation; two are needed")
+    if rounds is None and len(have) < 2:
+        raise LookupError(
+            f"{folder}: {len(have)} rounds there have a policy, a PPM and an evaluation; two are needed"
+        )
     rounds = tuple(rounds or (have[0], have[-1]))
-    if missing := [k for k in rounds if k not in have]: raise LookupError(f"{folder}: round {missing[0]} has no finished policy, PPM and evaluation; choose from {', '.join(map(str, have))}")
+    if missing := [k for k in rounds if k not in have]:
+        raise LookupError(
+            f"{folder}: round {missing[0]} has no finished policy, PPM and evaluation; choose from {', '.join(map(str, have))}"
+        )
     early, late = (searched(folder, k) for k in rounds)
     id = problem or telling_problem(early, late)
     config = json.loads((Path(folder) / "config.json").read_text())
-    if load_policy == Policy.load and config.get("preset", "tiny") != "tiny": raise LookupError(f"{folder}: its models are those of {config['preset']}; give load_policy and load_ppm")
+    if load_policy == Policy.load and config.get("preset", "tiny") != "tiny":
+        raise LookupError(
+            f"{folder}: its models are those of {config['preset']}; give load_policy and load_ppm"
+        )
     s = config["settings"]
     p = find_problem(s, id)
-    with Executor(workers=1, preload=s.get("preload", "").split(), timeout=s.get("timeout", 2.0), allow_weak=s.get("allow_weak_sandbox", False)) as executor:
+    with Executor(
+        workers=1,
+        preload=s.get("preload", "").split(),
+        timeout=s.get("timeout", 2.0),
+        allow_weak=s.get("allow_weak_sandbox", False),
+    ) as executor:
         trees = {k: grow_again(folder, k, p, executor, load_policy, load_ppm) for k in rounds}
-    return dict(problem=id, level=p.level, answer=p.answer, rounds=list(rounds), gains=gains(early, late), trees=trees, recorded={k: rows[id] for k, rows in zip(rounds, (early, late)) if id in rows})
+    return dict(
+        problem=id,
+        level=p.level,
+        answer=p.answer,
+        rounds=list(rounds),
+        gains=gains(early, late),
+        trees=trees,
+        recorded={k: rows[id] for k, rows in zip(rounds, (early, late)) if id in rows},
+    )
 
 # %% ../nbs/07c_rounds.ipynb #2598256b
-def write_two_rounds(folder, found:dict):
-    "Write what `two_rounds` found to `two_rounds.json` in a folder; returns its path."
+def write_two_rounds(folder, found: dict):
+    """Write what `two_rounds` found to `two_rounds.json` in a folder; returns its path."""
     path = Path(folder) / "two_rounds.json"
-    write_text(path, json.dumps(dict(found, trees={k: tree_to_json(t) for k, t in found["trees"].items()})) + "\n")
+    write_text(
+        path,
+        json.dumps(dict(found, trees={k: tree_to_json(t) for k, t in found["trees"].items()}))
+        + "\n",
+    )
     return path
 
+
 def read_two_rounds(folder) -> dict:
-    "What `write_two_rounds` wrote. Raises OSError if there is no such file, ValueError if it is another thing."
+    """What `write_two_rounds` wrote. Raises OSError if there is no such file, ValueError if it is another thing."""
     path = Path(folder) / "two_rounds.json"
     try:
         found = json.loads(path.read_text())
-        return dict(found, **{key: {int(k): of(x) for k, x in found[key].items()} for key, of in (("trees", tree_from_json), ("recorded", dict))})
-    except (KeyError, TypeError, AttributeError) as e: raise ValueError(f"{path}: not the trees of two rounds ({type(e).__name__}: {e}); make it again with `rstar report`") from None
+        return dict(
+            found,
+            **{
+                key: {int(k): of(x) for k, x in found[key].items()}
+                for key, of in (("trees", tree_from_json), ("recorded", dict))
+            },
+        )
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(
+            f"{path}: not the trees of two rounds ({type(e).__name__}: {e}); make it again with `rstar report`"
+        ) from None
 
 # %% ../nbs/07c_rounds.ipynb #ef31c9ac
 def rollouts_right(tree) -> int:
-    "How many rollouts of a tree ended in a program that is marked right."
-    return sum(tree.nodes[e["path"][-1]].correct is True for e in tree.events if e["kind"] == "backup")
+    """How many rollouts of a tree ended in a program that is marked right."""
+    return sum(
+        tree.nodes[e["path"][-1]].correct is True for e in tree.events if e["kind"] == "backup"
+    )
 
-def search_words(tree, answer:str) -> str:
-    "What a search came to: '0 of 6 rollouts right, answer 27, which is wrong'."
+
+def search_words(tree, answer: str) -> str:
+    """What a search came to: '0 of 6 rollouts right, answer 27, which is wrong'."""
     said = vote(tree, likely_weight)
-    verdict = "no answer" if said is None else f"answer {f'{said:.10g}' if isinstance(said, float) else str(said)[:40]}, which is {'right' if is_equivalent(said, answer) else 'wrong'}"
+    verdict = (
+        "no answer"
+        if said is None
+        else f"answer {f'{said:.10g}' if isinstance(said, float) else str(said)[:40]}, which is {'right' if is_equivalent(said, answer) else 'wrong'}"
+    )
     return f"{rollouts_right(tree)} of {tree.rollouts} rollouts right, {verdict}"
 
-def show_two_rounds(found:dict,  # from `two_rounds` or `read_two_rounds`
-                    limit:int=20, column:float=1.15) -> Picture:
-    "The trees of one problem in two rounds, side by side."
+
+def show_two_rounds(
+    found: dict,  # from `two_rounds` or `read_two_rounds`
+    limit: int = 20,
+    column: float = 1.15,
+) -> Picture:
+    """The trees of one problem in two rounds, side by side."""
     titles = [f"Round {k}: {search_words(t, found['answer'])}" for k, t in found["trees"].items()]
-    return show_trees(found["trees"].values(), titles, limit=limit, column=column, over=next(iter(found["trees"].values())).question)
+    return show_trees(
+        found["trees"].values(),
+        titles,
+        limit=limit,
+        column=column,
+        over=next(iter(found["trees"].values())).question,
+    )

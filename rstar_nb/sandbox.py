@@ -8,252 +8,456 @@ __all__ = ['LAYERS', 'NOBODY', 'ALLOWED', 'PROBES', 'set_limits', 'mapped_bytes'
            'attack', 'level']
 
 # %% ../nbs/03a_sandbox.ipynb #98c402e1
-import ctypes, os, platform, signal, socket, sys
-try: import resource
-except ImportError: resource = None          # Windows: executor.py says to use WSL
+import ctypes
+import os
+import platform
+import signal
+import socket
+import sys
+
+try:
+    import resource
+except ImportError:
+    resource = None  # Windows: executor.py says to use WSL
 
 # %% ../nbs/03a_sandbox.ipynb #3d065894
-_linux = sys.platform.startswith('linux')
-LAYERS = ('limits', 'uid', 'namespaces', 'landlock', 'seccomp') if _linux else ('limits', 'seatbelt')
-NOBODY = 65534                               # the "nobody" user on Linux
-_libc = ctypes.CDLL(None, use_errno=True) if os.name == 'posix' else None
+_linux = sys.platform.startswith("linux")
+LAYERS = (
+    ("limits", "uid", "namespaces", "landlock", "seccomp") if _linux else ("limits", "seatbelt")
+)
+NOBODY = 65534  # the "nobody" user on Linux
+_libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+
 
 def _call(name, *args):
-    "Call a libc function; raise `OSError` where it returns a negative number."
+    """Call a libc function; raise `OSError` where it returns a negative number."""
     args = [ctypes.c_ulong(a) if type(a) is int else a for a in args]
     r = getattr(_libc, name)(*args)
-    if r < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+    if r < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
     return r
 
 # %% ../nbs/03a_sandbox.ipynb #7ba29263
 def set_limits(
-    memory:int, # bytes a program may allocate
-    mapped:int=0, # bytes this process maps already
-    ):
-    "Lower the limits a child inherits; none can be raised again. CPU time and processes are set in the child."
+    memory: int,  # bytes a program may allocate
+    mapped: int = 0,  # bytes this process maps already
+):
+    """Lower the limits a child inherits; none can be raised again. CPU time and processes are set in the child."""
     for name, value in dict(AS=memory + mapped, FSIZE=0, CORE=0, NOFILE=16, STACK=8 << 20).items():
-        if name == 'AS' and sys.platform == 'darwin': continue # accepted there, and not enforced
-        which = getattr(resource, f'RLIMIT_{name}')
+        if name == "AS" and sys.platform == "darwin":
+            continue  # accepted there, and not enforced
+        which = getattr(resource, f"RLIMIT_{name}")
         top = resource.getrlimit(which)[1]
-        if top != resource.RLIM_INFINITY: value = min(value, top)
+        if top != resource.RLIM_INFINITY:
+            value = min(value, top)
         resource.setrlimit(which, (value, value))
 
+
 def mapped_bytes():
-    "Bytes of address space this process maps now; 0 where /proc is missing."
-    try: return int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')
-    except OSError: return 0
+    """Bytes of address space this process maps now; 0 where /proc is missing."""
+    try:
+        return int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 # %% ../nbs/03a_sandbox.ipynb #83cb6452
-ALLOWED = dict( # name: number on (x86_64, aarch64); None: this machine has no such call
-    read=(0, 63), write=(1, 64), close=(3, 57), fstat=(5, 80), poll=(7, None), lseek=(8, 62), mmap=(9, 222),
-    mprotect=(10, 226), munmap=(11, 215), brk=(12, 214), rt_sigaction=(13, 134), rt_sigprocmask=(14, 135),
-    rt_sigreturn=(15, 139), select=(23, None), sched_yield=(24, 124), mremap=(25, 216), madvise=(28, 233),
-    nanosleep=(35, 101), getpid=(39, 172), exit=(60, 93), uname=(63, 160), getcwd=(79, 17), gettimeofday=(96, 169),
-    getrusage=(98, 165), sysinfo=(99, 179), times=(100, 153), getuid=(102, 174), getgid=(104, 176),
-    geteuid=(107, 175), getegid=(108, 177), getppid=(110, 173), sigaltstack=(131, 132), gettid=(186, 178),
-    time=(201, None), futex=(202, 98), sched_getaffinity=(204, 123), restart_syscall=(219, 128),
-    clock_gettime=(228, 113), clock_getres=(229, 114), clock_nanosleep=(230, 115), exit_group=(231, 94),
-    pselect6=(270, 72), ppoll=(271, 73), set_robust_list=(273, 99), getrandom=(318, 278), membarrier=(324, 283),
-    rseq=(334, 293))
-_MACHINES = dict(x86_64=(0, 0xC000003E), aarch64=(1, 0xC00000B7)) # column above, AUDIT_ARCH number
+ALLOWED = dict(  # name: number on (x86_64, aarch64); None: this machine has no such call
+    read=(0, 63),
+    write=(1, 64),
+    close=(3, 57),
+    fstat=(5, 80),
+    poll=(7, None),
+    lseek=(8, 62),
+    mmap=(9, 222),
+    mprotect=(10, 226),
+    munmap=(11, 215),
+    brk=(12, 214),
+    rt_sigaction=(13, 134),
+    rt_sigprocmask=(14, 135),
+    rt_sigreturn=(15, 139),
+    select=(23, None),
+    sched_yield=(24, 124),
+    mremap=(25, 216),
+    madvise=(28, 233),
+    nanosleep=(35, 101),
+    getpid=(39, 172),
+    exit=(60, 93),
+    uname=(63, 160),
+    getcwd=(79, 17),
+    gettimeofday=(96, 169),
+    getrusage=(98, 165),
+    sysinfo=(99, 179),
+    times=(100, 153),
+    getuid=(102, 174),
+    getgid=(104, 176),
+    geteuid=(107, 175),
+    getegid=(108, 177),
+    getppid=(110, 173),
+    sigaltstack=(131, 132),
+    gettid=(186, 178),
+    time=(201, None),
+    futex=(202, 98),
+    sched_getaffinity=(204, 123),
+    restart_syscall=(219, 128),
+    clock_gettime=(228, 113),
+    clock_getres=(229, 114),
+    clock_nanosleep=(230, 115),
+    exit_group=(231, 94),
+    pselect6=(270, 72),
+    ppoll=(271, 73),
+    set_robust_list=(273, 99),
+    getrandom=(318, 278),
+    membarrier=(324, 283),
+    rseq=(334, 293),
+)
+_MACHINES = dict(x86_64=(0, 0xC000003E), aarch64=(1, 0xC00000B7))  # column above, AUDIT_ARCH number
 
-class _Insn(ctypes.Structure): _fields_ = [('code', ctypes.c_ushort), ('jt', ctypes.c_ubyte), ('jf', ctypes.c_ubyte), ('k', ctypes.c_uint)]
-class _Prog(ctypes.Structure): _fields_ = [('len', ctypes.c_ushort), ('filter', ctypes.POINTER(_Insn))]
+
+class _Insn(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_ushort),
+        ("jt", ctypes.c_ubyte),
+        ("jf", ctypes.c_ubyte),
+        ("k", ctypes.c_uint),
+    ]
+
+
+class _Prog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(_Insn))]
 
 # %% ../nbs/03a_sandbox.ipynb #cc3c8c65
 def seccomp_filter(
-    machine:str=None, # x86_64 or aarch64; default this one
-    ):
-    "The allow-list as a BPF program. Raises `OSError` on a machine it has no numbers for."
+    machine: str | None = None,  # x86_64 or aarch64; default this one
+):
+    """The allow-list as a BPF program. Raises `OSError` on a machine it has no numbers for."""
     machine = machine or platform.machine()
-    if not _linux or machine not in _MACHINES: raise OSError(f'no seccomp table for {sys.platform} {machine}')
+    if not _linux or machine not in _MACHINES:
+        raise OSError(f"no seccomp table for {sys.platform} {machine}")
     col, arch = _MACHINES[machine]
     runs = []
     for n in sorted(v[col] for v in ALLOWED.values() if v[col] is not None):
-        if runs and runs[-1][1] == n - 1: runs[-1][1] = n
-        else: runs.append([n, n])
-    code = [(_LOAD, 0, 0, 4), (_EQ, 0, 'kill', arch), (_LOAD, 0, 0, 0), *_halve(runs),
-            (_RET, 0, 0, 0x80000000), (_RET, 0, 0, 0x7FFF0000), (_RET, 0, 0, 0x00050001)]          # kill, allow, EPERM
+        if runs and runs[-1][1] == n - 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    code = [
+        (_LOAD, 0, 0, 4),
+        (_EQ, 0, "kill", arch),
+        (_LOAD, 0, 0, 0),
+        *_halve(runs),
+        (_RET, 0, 0, 0x80000000),
+        (_RET, 0, 0, 0x7FFF0000),
+        (_RET, 0, 0, 0x00050001),
+    ]  # kill, allow, EPERM
     at = dict(kill=len(code) - 3, allow=len(code) - 2, deny=len(code) - 1)
-    code = [(op, *(at[j] - i - 1 if j in at else j for j in jumps), k) for i, (op, *jumps, k) in enumerate(code)]
+    code = [
+        (op, *(at[j] - i - 1 if j in at else j for j in jumps), k)
+        for i, (op, *jumps, k) in enumerate(code)
+    ]
     return _Prog(len(code), (_Insn * len(code))(*code))
+
 
 _LOAD, _EQ, _GE, _GT, _RET = 0x20, 0x15, 0x35, 0x25, 0x06
 
+
 def _halve(runs):
-    "Search among runs of numbers: (instruction, jump if true, jump if false, number)."
+    """Search among runs of numbers: (instruction, jump if true, jump if false, number)."""
     if len(runs) == 1:
-        (first, last), = runs
-        return [(_EQ, 'allow', 'deny', first)] if first == last else [(_GE, 0, 'deny', first), (_GT, 'deny', 'allow', last)]
-    left, right = _halve(runs[:len(runs) // 2]), _halve(runs[len(runs) // 2:])
+        ((first, last),) = runs
+        return (
+            [(_EQ, "allow", "deny", first)]
+            if first == last
+            else [(_GE, 0, "deny", first), (_GT, "deny", "allow", last)]
+        )
+    left, right = _halve(runs[: len(runs) // 2]), _halve(runs[len(runs) // 2 :])
     return [(_GE, len(left), 0, runs[len(runs) // 2][0]), *left, *right]
 
-def no_new_privs():
-    "From now on no `exec` can gain a right."
-    _call('prctl', 38, 1, 0, 0, 0)
 
-def install(filter): # what `seccomp_filter` returned
-    "Install the filter for this process and all it starts; it cannot be removed."
-    _call('prctl', 22, 2, ctypes.byref(filter))
+def no_new_privs():
+    """From now on no `exec` can gain a right."""
+    _call("prctl", 38, 1, 0, 0, 0)
+
+
+def install(filter):  # what `seccomp_filter` returned
+    """Install the filter for this process and all it starts; it cannot be removed."""
+    _call("prctl", 22, 2, ctypes.byref(filter))
 
 # %% ../nbs/03a_sandbox.ipynb #deb8395e
-class _Ruleset(ctypes.Structure): _fields_ = [('fs', ctypes.c_uint64), ('net', ctypes.c_uint64), ('scoped', ctypes.c_uint64)]
+class _Ruleset(ctypes.Structure):
+    _fields_ = [("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64)]
+
 
 def landlock_ruleset():
-    "A Landlock ruleset that allows nothing, as an open descriptor, and the kernel's version of Landlock."
-    abi = _call('syscall', 444, None, 0, 1)
+    """A Landlock ruleset that allows nothing, as an open descriptor, and the kernel's version of Landlock."""
+    abi = _call("syscall", 444, None, 0, 1)
     fs = (1 << (13 if abi == 1 else 14 if abi == 2 else 15 if abi < 5 else 16)) - 1
     rules = _Ruleset(fs, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
-    fd = _call('syscall', 444, ctypes.byref(rules), size, 0)
+    fd = _call("syscall", 444, ctypes.byref(rules), size, 0)
     return fd, abi
 
-def landlock(fd): # descriptor from `landlock_ruleset`
-    "Confine this process to the ruleset."
-    _call('syscall', 446, fd, 0)
+
+def landlock(fd):  # descriptor from `landlock_ruleset`
+    """Confine this process to the ruleset."""
+    _call("syscall", 446, fd, 0)
 
 # %% ../nbs/03a_sandbox.ipynb #9ccf728f
 def seatbelt():
-    "macOS: give up every service of the system. Raises `OSError` where that is refused."
+    """macOS: give up every service of the system. Raises `OSError` where that is refused."""
     why = ctypes.c_char_p()
-    if _libc.sandbox_init(b'pure-computation', ctypes.c_uint64(1), ctypes.byref(why)): raise OSError(1, (why.value or b'refused').decode(), 'sandbox_init')
+    if _libc.sandbox_init(b"pure-computation", ctypes.c_uint64(1), ctypes.byref(why)):
+        raise OSError(1, (why.value or b"refused").decode(), "sandbox_init")
 
 # %% ../nbs/03a_sandbox.ipynb #97952eef
-_NEW = dict(user=0x10000000, pid=0x20000000, net=0x40000000, mount=0x20000, ipc=0x8000000, uts=0x4000000)
+_NEW = dict(
+    user=0x10000000, pid=0x20000000, net=0x40000000, mount=0x20000, ipc=0x8000000, uts=0x4000000
+)
+
 
 def unshare():
-    "Leave the shared namespaces. The next fork is number 1 of a new process namespace."
+    """Leave the shared namespaces. The next fork is number 1 of a new process namespace."""
     uid, gid, flags = os.getuid(), os.getgid(), sum(_NEW.values())
     if uid == 0:
-        try: return _call('unshare', flags & ~_NEW['user'])
-        except OSError: pass                 # root without the right, as in many containers
-    _call('unshare', flags)
-    for name, text in ('setgroups', 'deny'), ('uid_map', f'{uid} {uid} 1'), ('gid_map', f'{gid} {gid} 1'):
-        with open(f'/proc/self/{name}', 'w') as f: f.write(text)
+        try:
+            return _call("unshare", flags & ~_NEW["user"])
+        except OSError:
+            pass  # root without the right, as in many containers
+    _call("unshare", flags)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as f:
+            f.write(text)
+
 
 def empty_root():
-    "Replace the file tree by an empty, read-only one that exists in memory only."
-    _call('mount', b'none', b'/', None, 0x44000, None)              # private, all the way down
-    place = next(p for p in ('/tmp', '/mnt', '/var', '/dev') if os.path.isdir(p))
-    _call('mount', b'tmpfs', place.encode(), b'tmpfs', 0xE, b'size=4k')
+    """Replace the file tree by an empty, read-only one that exists in memory only."""
+    _call("mount", b"none", b"/", None, 0x44000, None)  # private, all the way down
+    place = next(p for p in ("/tmp", "/mnt", "/var", "/dev") if os.path.isdir(p))
+    _call("mount", b"tmpfs", place.encode(), b"tmpfs", 0xE, b"size=4k")
     os.chdir(place)
-    try: _call('syscall', 41 if platform.machine() == 'aarch64' else 155, b'.', b'.'); _call('umount2', b'.', 2)
-    except OSError: os.chroot('.')
-    os.chdir('/')
-    _call('mount', None, b'/', None, 0x2F, None)                    # remount read-only
+    try:
+        _call("syscall", 41 if platform.machine() == "aarch64" else 155, b".", b".")
+        _call("umount2", b".", 2)
+    except OSError:
+        os.chroot(".")
+    os.chdir("/")
+    _call("mount", None, b"/", None, 0x2F, None)  # remount read-only
 
 # %% ../nbs/03a_sandbox.ipynb #dcde3cb5
 def keep_capabilities(
-    *keep:int, # numbers of the rights to keep (man 7 capabilities)
-    ):
-    "Give up every right of root except these."
+    *keep: int,  # numbers of the rights to keep (man 7 capabilities)
+):
+    """Give up every right of root except these."""
     bits = sum(1 << k for k in keep)
     head, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(bits, bits, 0, 0, 0, 0)
-    _call('capset', ctypes.byref(head), ctypes.byref(data))
+    _call("capset", ctypes.byref(head), ctypes.byref(data))
 
 # %% ../nbs/03a_sandbox.ipynb #71b89067
 class Sandbox:
-    "The layers, prepared once; `enter` puts the calling process inside, for good."
-    def __init__(self,
-        memory:int=256 << 20, # bytes a program may allocate
-        cpu:int=3, # CPU seconds at which the kernel kills
-        without=(), # layers to leave out, to measure what they buy
-        ):
+    """The layers, prepared once; `enter` puts the calling process inside, for good."""
+
+    def __init__(
+        self,
+        memory: int = 256 << 20,  # bytes a program may allocate
+        cpu: int = 3,  # CPU seconds at which the kernel kills
+        without=(),  # layers to leave out, to measure what they buy
+    ):
         self.memory, self.cpu, self.without, self.steps = memory, cpu, set(without), []
-        self.state = {l: 'switched off' if l in self.without else 'not tried' for l in LAYERS}
+        self.state = {l: "switched off" if l in self.without else "not tried" for l in LAYERS}
         for layer in LAYERS:
-            if layer != 'namespaces': self.attempt(layer, getattr(self, f'_{layer}'))
+            if layer != "namespaces":
+                self.attempt(layer, getattr(self, f"_{layer}"))
 
     def attempt(self, layer, f):
-        "Switch a layer on, or write down why it is missing."
-        if layer in self.without: return
-        try: f(); self.state[layer] = 'on'
-        except (OSError, AttributeError, StopIteration) as e: self.state[layer] = f'missing: {getattr(e, "strerror", None) or e}'
-    def on(self, layer): return self.state.get(layer) == 'on'
+        """Switch a layer on, or write down why it is missing."""
+        if layer in self.without:
+            return
+        try:
+            f()
+            self.state[layer] = "on"
+        except (OSError, AttributeError, StopIteration) as e:
+            self.state[layer] = f"missing: {getattr(e, 'strerror', None) or e}"
+
+    def on(self, layer):
+        return self.state.get(layer) == "on"
+
     @property
-    def caps_memory(self): "Does the kernel hold the memory limit? Else somebody has to look and kill."; return self.on('limits') and sys.platform != 'darwin'
-    def _landlock(self): os.close(landlock_ruleset()[0])
-    def _seccomp(self): self.filter = seccomp_filter()
-    def _limits(self): return resource.getrlimit
+    def caps_memory(self):
+        """Does the kernel hold the memory limit? Else somebody has to look and kill."""
+        return self.on("limits") and sys.platform != "darwin"
+
+    def _landlock(self):
+        os.close(landlock_ruleset()[0])
+
+    def _seccomp(self):
+        self.filter = seccomp_filter()
+
+    def _limits(self):
+        return resource.getrlimit
+
     def _uid(self):
-        if os.getuid(): raise OSError('not root: the child keeps your user')
-    def _seatbelt(self): return _libc.sandbox_init
+        if os.getuid():
+            raise OSError("not root: the child keeps your user")
+
+    def _seatbelt(self):
+        return _libc.sandbox_init
 
     def unshare(self):
-        "Namespaces, first half: what the next fork is born into."
-        if 'namespaces' not in self.state: return
-        self.attempt('namespaces', unshare)
-        if self.on('namespaces') and self.on('uid') and open('/proc/self/uid_map').read().split()[2] == '1':
-            self.state['uid'] = 'missing: root of a namespace with one user'
+        """Namespaces, first half: what the next fork is born into."""
+        if "namespaces" not in self.state:
+            return
+        self.attempt("namespaces", unshare)
+        if (
+            self.on("namespaces")
+            and self.on("uid")
+            and open("/proc/self/uid_map").read().split()[2] == "1"
+        ):
+            self.state["uid"] = "missing: root of a namespace with one user"
 
     def seal(self):
-        "The parent's half, after the preload: what children inherit, and the list of what they do themselves."
+        """The parent's half, after the preload: what children inherit, and the list of what they do themselves."""
         on, step = self.on, lambda *fargs: self.steps.append(fargs)
-        mapped, rules = mapped_bytes(), landlock_ruleset()[0] if on('landlock') else None
-        if on('namespaces'): self.attempt('namespaces', empty_root)
-        if _linux and (os.getuid() == 0 or on('namespaces')):
-            if on('uid'): os.setgroups([]); os.setresgid(NOBODY, NOBODY, NOBODY)
-            keep_capabilities(*((5, 7) if on('uid') else ()))            # kill, setuid
-        if on('limits'): set_limits(self.memory, mapped); step(resource.setrlimit, resource.RLIMIT_CPU, (self.cpu, self.cpu))
-        if on('limits'): step(resource.setrlimit, resource.RLIMIT_NPROC, (0, 0))
-        if on('uid'): step(os.setresuid, NOBODY, NOBODY, NOBODY)
-        if not on('namespaces') and _linux: step(_call, 'prctl', 1, int(signal.SIGKILL), 0, 0, 0)   # die with the parent
-        if _linux: no_new_privs()
-        if not on('seccomp'): step(os.setpgid, 0, 0)
-        if rules is not None and on('seccomp'): landlock(rules); os.close(rules)
-        elif rules is not None: step(landlock, rules)
+        mapped, rules = mapped_bytes(), landlock_ruleset()[0] if on("landlock") else None
+        if on("namespaces"):
+            self.attempt("namespaces", empty_root)
+        if _linux and (os.getuid() == 0 or on("namespaces")):
+            if on("uid"):
+                os.setgroups([])
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+            keep_capabilities(*((5, 7) if on("uid") else ()))  # kill, setuid
+        if on("limits"):
+            set_limits(self.memory, mapped)
+            step(resource.setrlimit, resource.RLIMIT_CPU, (self.cpu, self.cpu))
+        if on("limits"):
+            step(resource.setrlimit, resource.RLIMIT_NPROC, (0, 0))
+        if on("uid"):
+            step(os.setresuid, NOBODY, NOBODY, NOBODY)
+        if not on("namespaces") and _linux:
+            step(_call, "prctl", 1, int(signal.SIGKILL), 0, 0, 0)  # die with the parent
+        if _linux:
+            no_new_privs()
+        if not on("seccomp"):
+            step(os.setpgid, 0, 0)
+        if rules is not None and on("seccomp"):
+            landlock(rules)
+            os.close(rules)
+        elif rules is not None:
+            step(landlock, rules)
         step(os.closerange, 5, 256)
-        if on('seatbelt'): step(seatbelt)
-        if on('seccomp'): step(_libc.prctl, 22, 2, ctypes.byref(self.filter), 0, 0)
+        if on("seatbelt"):
+            step(seatbelt)
+        if on("seccomp"):
+            step(_libc.prctl, 22, 2, ctypes.byref(self.filter), 0, 0)
 
     def enter(self):
-        "The child's half: give up everything that is left."
+        """The child's half: give up everything that is left."""
         for f, *args in self.steps:
-            if f(*args) == -1: raise OSError('a layer could not be entered')
+            if f(*args) == -1:
+                raise OSError("a layer could not be entered")
 
 # %% ../nbs/03a_sandbox.ipynb #42fbba1f
-def _p_memory(sb): bytearray(sb.memory + (64 << 20))
-def _p_read(sb): open('/etc/passwd', 'rb').read(1)
-def _p_list(sb):
-    if not os.listdir('/'): raise OSError('empty')
-def _p_write(sb):
-    for folder in '/tmp', '/dev/shm', '/':
-        try: path = f'{folder}/rstar-probe-{os.getpid()}'; os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)); return os.unlink(path)
-        except OSError: pass
-    raise OSError('nowhere to write')
-def _p_network(sb): s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 9)) # works wherever there is a network, sends nothing
-def _p_fork(sb):
-    if (pid := os.fork()) == 0: os._exit(0)
-    os.waitpid(pid, 0)
-def _p_signal(sb): os.kill(os.getppid(), 0)
-def _p_ptrace(sb): _call('ptrace', 0x4206, os.getppid(), 0, 0) if _linux else os.kill(os.getppid(), 0)
-def _p_proc(sb): open(f'/proc/{os.getppid()}/environ', 'rb').read()
-def _p_limit(sb): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-def _p_call(sb): _call('syscall', 41 if platform.machine() != 'aarch64' else 198, 2, 2, 0) # a socket without Python
-def _p_environment(sb):
-    if not os.environ: raise OSError('empty')
+def _p_memory(sb):
+    bytearray(sb.memory + (64 << 20))
 
-PROBES = dict( # probe: (function, the level that needs it denied, what it means when it is not)
-    memory=(_p_memory, 1, 'a program can take all the memory'),
+
+def _p_read(sb):
+    open("/etc/passwd", "rb").read(1)
+
+
+def _p_list(sb):
+    if not os.listdir("/"):
+        raise OSError("empty")
+
+
+def _p_write(sb):
+    for folder in "/tmp", "/dev/shm", "/":
+        try:
+            path = f"{folder}/rstar-probe-{os.getpid()}"
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            return os.unlink(path)
+        except OSError:
+            pass
+    raise OSError("nowhere to write")
+
+
+def _p_network(sb):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect(("127.0.0.1", 9))  # works wherever there is a network, sends nothing
+
+
+def _p_fork(sb):
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _p_signal(sb):
+    os.kill(os.getppid(), 0)
+
+
+def _p_ptrace(sb):
+    _call("ptrace", 0x4206, os.getppid(), 0, 0) if _linux else os.kill(os.getppid(), 0)
+
+
+def _p_proc(sb):
+    open(f"/proc/{os.getppid()}/environ", "rb").read()
+
+
+def _p_limit(sb):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def _p_call(sb):
+    _call(
+        "syscall", 41 if platform.machine() != "aarch64" else 198, 2, 2, 0
+    )  # a socket without Python
+
+
+def _p_environment(sb):
+    if not os.environ:
+        raise OSError("empty")
+
+
+PROBES = dict(  # probe: (function, the level that needs it denied, what it means when it is not)
+    memory=(_p_memory, 1, "a program can take all the memory"),
     environment=(_p_environment, 1, "a program sees environment variables"),
-    read=(_p_read, 2, 'a program can read your files'), list=(_p_list, 2, 'a program can list your folders'),
-    write=(_p_write, 2, 'a program can write and delete files'), network=(_p_network, 2, 'a program can use the network'),
-    fork=(_p_fork, 2, 'a program can start processes'),
-    signal=(_p_signal, 3, 'a program can signal its parent'), ptrace=(_p_ptrace, 3, 'a program can trace its parent'),
-    proc=(_p_proc, 3, "a program can read its parent's environment"), limit=(_p_limit, 3, 'a program can raise its limits'),
-    call=(_p_call, 3, 'a program can call the kernel directly'))
+    read=(_p_read, 2, "a program can read your files"),
+    list=(_p_list, 2, "a program can list your folders"),
+    write=(_p_write, 2, "a program can write and delete files"),
+    network=(_p_network, 2, "a program can use the network"),
+    fork=(_p_fork, 2, "a program can start processes"),
+    signal=(_p_signal, 3, "a program can signal its parent"),
+    ptrace=(_p_ptrace, 3, "a program can trace its parent"),
+    proc=(_p_proc, 3, "a program can read its parent's environment"),
+    limit=(_p_limit, 3, "a program can raise its limits"),
+    call=(_p_call, 3, "a program can call the kernel directly"),
+)
 
 # %% ../nbs/03a_sandbox.ipynb #b2ef62f4
-def attack(sb): # a `Sandbox` this process has entered
-    "Run every probe in this process: name -> '' if it worked, else what stopped it."
+def attack(sb):  # a `Sandbox` this process has entered
+    """Run every probe in this process: name -> '' if it worked, else what stopped it."""
     result = {}
     for name, (probe, _, _) in PROBES.items():
-        try: probe(sb); result[name] = ''
-        except BaseException as e: result[name] = f'{type(e).__name__}: {e}'[:120]
+        try:
+            probe(sb)
+            result[name] = ""
+        except BaseException as e:
+            result[name] = f"{type(e).__name__}: {e}"[:120]
     return result
 
+
 def level(
-    probes:dict, # what `attack` returned
-    )->int: # 0 nothing, 1 limits, 2 no side effects, 3 compute only
-    "The isolation level that the denied probes prove."
-    return next((l - 1 for l in (1, 2, 3) if any(n == l and not probes.get(p) for p, (_, n, _) in PROBES.items())), 3)
+    probes: dict,  # what `attack` returned
+) -> int:  # 0 nothing, 1 limits, 2 no side effects, 3 compute only
+    """The isolation level that the denied probes prove."""
+    return next(
+        (
+            l - 1
+            for l in (1, 2, 3)
+            if any(n == l and not probes.get(p) for p, (_, n, _) in PROBES.items())
+        ),
+        3,
+    )

@@ -9,9 +9,12 @@ __all__ = ['ROOT', 'NO_PARENT', 'Node', 'Tree', 'add_children', 'best_child', 'c
            'tree_from_json', 'replay']
 
 # %% ../nbs/06_search.ipynb #cdefab69
-import gc, json, math
+import gc
+import json
+import math
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
+
 from .answers import is_equivalent
 from .policy import STEP_END, derive_seed, is_terminal
 from .ucb import sibling_priors, uct
@@ -19,9 +22,11 @@ from .ucb import sibling_priors, uct
 # %% ../nbs/06_search.ipynb #73893df0
 ROOT, NO_PARENT = 0, -1
 
+
 @dataclass(slots=True)
 class Node:
-    "A step in a tree."
+    """A step in a tree."""
+
     id: int  # position in `Tree.nodes`
     parent: int  # position of the parent, NO_PARENT for the root
     step: str = ""  # the step's text; empty for the root
@@ -38,21 +43,26 @@ class Node:
     exhausted: bool = False  # every rollout through here has been made
 
     @property
-    def terminal(self) -> bool: return is_terminal(self.step)
+    def terminal(self) -> bool:
+        return is_terminal(self.step)
+
     @property
     def visits(self) -> int:
-        "Visits for the selection rule: a PPM score counts as one rollout already made."
+        """Visits for the selection rule: a PPM score counts as one rollout already made."""
         return self.node_visits + (self.ppm is not None)
+
     @property
     def q_value(self) -> float:
-        "Mean reward in [-1, 1]; starts from the PPM score where there is one."
-        if self.ppm is None: return self.value_sum / self.node_visits if self.node_visits else 0.0
+        """Mean reward in [-1, 1]; starts from the PPM score where there is one."""
+        if self.ppm is None:
+            return self.value_sum / self.node_visits if self.node_visits else 0.0
         return (self.value_sum + self.ppm) / (self.node_visits + 1)
 
 # %% ../nbs/06_search.ipynb #18b6d3a9
 @dataclass
 class Tree:
-    "A search tree for one problem."
+    """A search tree for one problem."""
+
     problem_id: str
     question: str
     nodes: list = field(default_factory=lambda: [Node(ROOT, NO_PARENT)])
@@ -61,114 +71,155 @@ class Tree:
     tokens: int = 0  # tokens the policy generated for this tree
     cursor: int = ROOT  # where the unfinished rollout stands
 
-    def path(self, node:int) -> list:
-        "Positions from the root to `node`, both included."
+    def path(self, node: int) -> list:
+        """Positions from the root to `node`, both included."""
         path, nodes = [node], self.nodes
-        while node != ROOT: path.append(node := nodes[node].parent)
+        while node != ROOT:
+            path.append(node := nodes[node].parent)
         path.reverse()
         return path
 
-    def steps(self, node:int) -> list:
-        "The steps from the root to `node`: the beginning of a program, or all of it."
+    def steps(self, node: int) -> list:
+        """The steps from the root to `node`: the beginning of a program, or all of it."""
         return [self.nodes[i].step for i in self.path(node)[1:]]
 
-    def depth(self, node:int) -> int:
+    def depth(self, node: int) -> int:
         depth, nodes = 0, self.nodes
-        while node != ROOT: node, depth = nodes[node].parent, depth + 1
+        while node != ROOT:
+            node, depth = nodes[node].parent, depth + 1
         return depth
 
-    def log(self, kind, **data): self.events.append({"kind": kind, **data})
+    def log(self, kind, **data):
+        self.events.append({"kind": kind, **data})
 
 # %% ../nbs/06_search.ipynb #4a922fba
-def add_children(tree:Tree, node:int, steps, logprobs=None) -> list:
-    "Append children to `node`; returns their positions."
+def add_children(tree: Tree, node: int, steps, logprobs=None) -> list:
+    """Append children to `node`; returns their positions."""
     logprobs = list(logprobs) if logprobs is not None else [0.0] * len(steps)
     tree.nodes[node].children = ids = list(range(len(tree.nodes), len(tree.nodes) + len(steps)))
-    tree.nodes += [Node(i, node, s, p, l) for i, s, p, l in zip(ids, steps, sibling_priors(logprobs), logprobs)]
+    tree.nodes += [
+        Node(i, node, s, p, l) for i, s, p, l in zip(ids, steps, sibling_priors(logprobs), logprobs)
+    ]
     return ids
 
 # %% ../nbs/06_search.ipynb #526d0ce8
-def best_child(tree:Tree, node:int,  # position of an expanded node
-               rule=uct,  # (q, visits, parent visits, prior) -> score
-               skip_exhausted:bool=True,  # leave out subtrees in which nothing is left to try
-               ) -> int:
-    "Position of the running child with the highest score, the first of equals; None if there is none."
+def best_child(
+    tree: Tree,
+    node: int,  # position of an expanded node
+    rule=uct,  # (q, visits, parent visits, prior) -> score
+    skip_exhausted: bool = True,  # leave out subtrees in which nothing is left to try
+) -> int:
+    """Position of the running child with the highest score, the first of equals; None if there is none."""
     nodes, parent_visits = tree.nodes, tree.nodes[node].visits
     found, highest = None, None
     for i in nodes[node].children:
         n = nodes[i]
-        if n.status != "ok" or (skip_exhausted and n.exhausted): continue
+        if n.status != "ok" or (skip_exhausted and n.exhausted):
+            continue
         score = rule(n.q_value, n.visits, parent_visits, n.prior)
-        if found is None or score > highest: found, highest = i, score
+        if found is None or score > highest:
+            found, highest = i, score
     return found
 
-def can_go_on(tree:Tree, node:int, skip_exhausted:bool=True) -> bool:
-    "Is there a child of `node` that selection may take?"
-    return any(tree.nodes[i].status == "ok" and not (skip_exhausted and tree.nodes[i].exhausted) for i in tree.nodes[node].children or ())
 
-def select(tree:Tree, rule=uct, skip_exhausted:bool=True) -> int:
-    "Go down from the tree's cursor to a node without children, or one where no child can be taken."
+def can_go_on(tree: Tree, node: int, skip_exhausted: bool = True) -> bool:
+    """Is there a child of `node` that selection may take?"""
+    return any(
+        tree.nodes[i].status == "ok" and not (skip_exhausted and tree.nodes[i].exhausted)
+        for i in tree.nodes[node].children or ()
+    )
+
+
+def select(tree: Tree, rule=uct, skip_exhausted: bool = True) -> int:
+    """Go down from the tree's cursor to a node without children, or one where no child can be taken."""
     node, path, nodes = tree.cursor, tree.path(tree.cursor), tree.nodes
     while nodes[node].children is not None:
         child = best_child(tree, node, rule, skip_exhausted)
-        if child is None: break
+        if child is None:
+            break
         path.append(node := child)
     tree.log("select", path=path)
     return node
 
 # %% ../nbs/06_search.ipynb #54297884
-def expand(tree:Tree, node:int, candidates) -> list:
-    "Children of `node` from the policy's candidates, duplicates merged, the most likely first; returns their positions."
+def expand(tree: Tree, node: int, candidates) -> list:
+    """Children of `node` from the policy's candidates, duplicates merged, the most likely first; returns their positions."""
     best = {}
     for c in candidates:
         tree.tokens += len(c.ids)
-        if c.finished and c.text.strip() and c.logprob >= best.get(c.text, c.logprob): best[c.text] = c.logprob
+        if c.finished and c.text.strip() and c.logprob >= best.get(c.text, c.logprob):
+            best[c.text] = c.logprob
     ranked = sorted(best, key=best.get, reverse=True)
     ids = add_children(tree, node, ranked, [best[text] for text in ranked])
     tree.log("expand", node=node, children=ids)
     return ids
 
-def programs_of(tree:Tree, nodes, before=None) -> list:
-    "The program of each node: its own step after all the steps before it (`before`, if their parent's steps are known)."
-    return [STEP_END.join([*(tree.steps(tree.nodes[i].parent) if before is None else before), tree.nodes[i].step]) for i in nodes]
 
-def record_execution(tree:Tree, nodes, results):
-    "Note in each node what running its program did."
+def programs_of(tree: Tree, nodes, before=None) -> list:
+    """The program of each node: its own step after all the steps before it (`before`, if their parent's steps are known)."""
+    return [
+        STEP_END.join(
+            [*(tree.steps(tree.nodes[i].parent) if before is None else before), tree.nodes[i].step]
+        )
+        for i in nodes
+    ]
+
+
+def record_execution(tree: Tree, nodes, results):
+    """Note in each node what running its program did."""
     for i, r in zip(nodes, results):
         n = tree.nodes[i]
         n.status, n.error = r.status, r.error or ""
-        if n.terminal and n.status == "ok": n.answer = r.answer
-    tree.log("execute", nodes=list(nodes), status=[tree.nodes[i].status for i in nodes], answer=[tree.nodes[i].answer for i in nodes])
+        if n.terminal and n.status == "ok":
+            n.answer = r.answer
+    tree.log(
+        "execute",
+        nodes=list(nodes),
+        status=[tree.nodes[i].status for i in nodes],
+        answer=[tree.nodes[i].answer for i in nodes],
+    )
 
 # %% ../nbs/06_search.ipynb #8e9f0e41
-def evaluate(tree:Tree, node:int,
-             reference:str=None,  # the reference answer; None = unknown (test time)
-             wrong:float=-1.0,  # reward of a wrong answer: -1 as in the paper, 0 as in a popular telling of the paper
-             ) -> float:
-    "Reward of a rollout that ended at `node`, in [-1, 1]."
+def evaluate(
+    tree: Tree,
+    node: int,
+    reference: str | None = None,  # the reference answer; None = unknown (test time)
+    wrong: float = -1.0,  # reward of a wrong answer: -1 as in the paper, 0 as in a popular telling of the paper
+) -> float:
+    """Reward of a rollout that ended at `node`, in [-1, 1]."""
     n = tree.nodes[node]
-    if not n.terminal: return wrong
-    if reference is None: return n.ppm or 0.0
-    if n.correct is None: n.correct = is_equivalent(n.answer, reference)
+    if not n.terminal:
+        return wrong
+    if reference is None:
+        return n.ppm or 0.0
+    if n.correct is None:
+        n.correct = is_equivalent(n.answer, reference)
     return 1.0 if n.correct else wrong
 
 # %% ../nbs/06_search.ipynb #8cbe1802
-def backup(tree:Tree, node:int, reward:float):
-    "Add a finished rollout's reward to every node from the root to `node`, and start the next rollout at the root."
+def backup(tree: Tree, node: int, reward: float):
+    """Add a finished rollout's reward to every node from the root to `node`, and start the next rollout at the root."""
     path = tree.path(node)
     above = [tree.nodes[i] for i in path]
     before = [[n.node_visits, n.value_sum] for n in above]
     for n in above:
         n.node_visits += 1
         n.value_sum += reward
-    for n in reversed(above): n.exhausted = n.id == node or not can_go_on(tree, n.id)
-    tree.log("backup", path=path, reward=reward, before=before, after=[[n.node_visits, n.value_sum] for n in above])
+    for n in reversed(above):
+        n.exhausted = n.id == node or not can_go_on(tree, n.id)
+    tree.log(
+        "backup",
+        path=path,
+        reward=reward,
+        before=before,
+        after=[[n.node_visits, n.value_sum] for n in above],
+    )
     tree.rollouts += 1
     tree.cursor = ROOT
 
 # %% ../nbs/06_search.ipynb #a6047b5c
-def insert(tree:Tree, steps) -> int:
-    "Follow a program from the root, adding the steps that are not there yet; returns the position of its last step."
+def insert(tree: Tree, steps) -> int:
+    """Follow a program from the root, adding the steps that are not there yet; returns the position of its last step."""
     node = ROOT
     for step in steps:
         n = tree.nodes[node]
@@ -180,113 +231,190 @@ def insert(tree:Tree, steps) -> int:
             tree.log("expand", node=n.id, children=[node])
     return node
 
-def add_program(tree:Tree, candidate, result,
-                reference:str=None,  # the reference answer; None = unknown (test time)
-                ppm:float=None,  # PPM score of the whole program
-                whole:bool=False,  # put it into a single step
-                wrong:float=-1.0,  # reward of a wrong answer
-                ) -> int:
-    "Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."
+
+def add_program(
+    tree: Tree,
+    candidate,
+    result,
+    reference: str | None = None,  # the reference answer; None = unknown (test time)
+    ppm: float | None = None,  # PPM score of the whole program
+    whole: bool = False,  # put it into a single step
+    wrong: float = -1.0,  # reward of a wrong answer
+) -> int:
+    """Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."""
     tree.tokens += len(candidate.ids) - candidate.begun
-    node = insert(tree, [candidate.text] if whole else [s for s in candidate.text.split(STEP_END) if s.strip()])
+    node = insert(
+        tree,
+        [candidate.text] if whole else [s for s in candidate.text.split(STEP_END) if s.strip()],
+    )
     n = tree.nodes[node]
-    if node == ROOT or n.children and result.status != "ok": return node  # no step; or another program goes on from here, so it did run
+    if node == ROOT or n.children and result.status != "ok":
+        return node  # no step; or another program goes on from here, so it did run
     above = tree.path(node)[1:-1]
     n.logprob = candidate.logprob - sum(tree.nodes[i].logprob for i in above)
-    ran = [i for i in above if tree.nodes[i].status != "ok" and result.status == "ok"] + [node]  # a beginning that failed as a program of its own has run now
+    ran = [i for i in above if tree.nodes[i].status != "ok" and result.status == "ok"] + [
+        node
+    ]  # a beginning that failed as a program of its own has run now
     record_execution(tree, ran, [result] * len(ran))
     if ppm is not None and n.ppm is None:
         n.ppm = ppm
         tree.log("score", nodes=[node], ppm=[ppm])
-    if result.status == "ok": backup(tree, node, evaluate(tree, node, reference, wrong))
+    if result.status == "ok":
+        backup(tree, node, evaluate(tree, node, reference, wrong))
     return node
 
 # %% ../nbs/06_search.ipynb #a8860043
 @contextmanager
 def no_garbage_collection():
-    "Trees and events hold no reference cycles; Python's search for them reads all that was ever made, again and again."
-    was = gc.isenabled(); gc.disable()
-    try: yield
+    """Trees and events hold no reference cycles; Python's search for them reads all that was ever made, again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
-        if was: gc.enable()
+        if was:
+            gc.enable()
 
 # %% ../nbs/06_search.ipynb #5be10601
-def search(trees, policy, executor,
-           rollouts:int=8,  # rollouts per tree, those already made included (paper: 8, later 16)
-           candidates:int=5,  # steps proposed per expansion (paper: 5, 8, 16)
-           max_depth:int=8,  # a program that has no answer after so many steps is a dead end
-           rule=uct,  # selection rule
-           references:dict=None,  # problem id -> reference answer; None = test time
-           ppm=None,  # scores children; their Q then starts from the score
-           temperature:float=1.0,  # of the policy
-           seed:int=0,  # equal seeds give equal trees
-           wrong:float=-1.0,  # reward of a wrong answer
-           skip_exhausted:bool=True,  # leave out subtrees in which nothing is left to try
-           on_rollout=None,  # called with a tree after each of its rollouts
-           ) -> list:
-    "Advance all trees to `rollouts` rollouts, in lock-step; returns them. Call again with more rollouts to go on."
+def search(
+    trees,
+    policy,
+    executor,
+    rollouts: int = 8,  # rollouts per tree, those already made included (paper: 8, later 16)
+    candidates: int = 5,  # steps proposed per expansion (paper: 5, 8, 16)
+    max_depth: int = 8,  # a program that has no answer after so many steps is a dead end
+    rule=uct,  # selection rule
+    references: dict | None = None,  # problem id -> reference answer; None = test time
+    ppm=None,  # scores children; their Q then starts from the score
+    temperature: float = 1.0,  # of the policy
+    seed: int = 0,  # equal seeds give equal trees
+    wrong: float = -1.0,  # reward of a wrong answer
+    skip_exhausted: bool = True,  # leave out subtrees in which nothing is left to try
+    on_rollout=None,  # called with a tree after each of its rollouts
+) -> list:
+    """Advance all trees to `rollouts` rollouts, in lock-step; returns them. Call again with more rollouts to go on."""
     with no_garbage_collection():
-        while active := [t for t in trees if t.rollouts < rollouts and not (skip_exhausted and t.nodes[ROOT].exhausted)]:
+        while active := [
+            t
+            for t in trees
+            if t.rollouts < rollouts and not (skip_exhausted and t.nodes[ROOT].exhausted)
+        ]:
             leaves = [(t, select(t, rule, skip_exhausted)) for t in active]
-            grow([(t, i) for t, i in leaves if t.nodes[i].children is None and not t.nodes[i].terminal and t.depth(i) < max_depth],
-                 policy, executor, candidates, ppm, temperature, seed)
+            grow(
+                [
+                    (t, i)
+                    for t, i in leaves
+                    if t.nodes[i].children is None
+                    and not t.nodes[i].terminal
+                    and t.depth(i) < max_depth
+                ],
+                policy,
+                executor,
+                candidates,
+                ppm,
+                temperature,
+                seed,
+            )
             for t, i in leaves:
-                if can_go_on(t, i, skip_exhausted): t.cursor = i; continue
+                if can_go_on(t, i, skip_exhausted):
+                    t.cursor = i
+                    continue
                 backup(t, i, evaluate(t, i, references and references[t.problem_id], wrong))
-                if on_rollout: on_rollout(t)
+                if on_rollout:
+                    on_rollout(t)
     return trees
 
 # %% ../nbs/06_search.ipynb #5be10603
 def grow(leaves, policy, executor, candidates, ppm, temperature, seed):
-    "Expand, execute and score all `leaves`, each with one batched call."
-    if not leaves: return
+    """Expand, execute and score all `leaves`, each with one batched call."""
+    if not leaves:
+        return
     seeds = [derive_seed(seed, t.problem_id, "expand", i) for t, i in leaves]
     before = [t.steps(i) for t, i in leaves]  # walked once for all the children
-    proposed = policy.propose([(t.question, steps) for (t, _), steps in zip(leaves, before)], candidates, seeds, temperature)
-    grown = [(t, expand(t, i, found), steps) for (t, i), found, steps in zip(leaves, proposed, before)]
+    proposed = policy.propose(
+        [(t.question, steps) for (t, _), steps in zip(leaves, before)],
+        candidates,
+        seeds,
+        temperature,
+    )
+    grown = [
+        (t, expand(t, i, found), steps) for (t, i), found, steps in zip(leaves, proposed, before)
+    ]
     results = iter(executor.run([p for t, ids, steps in grown for p in programs_of(t, ids, steps)]))
-    for t, ids, _ in grown: record_execution(t, ids, [next(results) for _ in ids])
-    if ppm is None: return
+    for t, ids, _ in grown:
+        record_execution(t, ids, [next(results) for _ in ids])
+    if ppm is None:
+        return
     running = [(t, [i for i in ids if t.nodes[i].status == "ok"], steps) for t, ids, steps in grown]
-    scores = iter(ppm.score([(t.question, [*steps, t.nodes[i].step]) for t, ids, steps in running for i in ids]))
+    scores = iter(
+        ppm.score(
+            [(t.question, [*steps, t.nodes[i].step]) for t, ids, steps in running for i in ids]
+        )
+    )
     for t, ids, _ in running:
-        for i in ids: t.nodes[i].ppm = next(scores)
+        for i in ids:
+            t.nodes[i].ppm = next(scores)
         t.log("score", nodes=ids, ppm=[t.nodes[i].ppm for i in ids])
 
 # %% ../nbs/06_search.ipynb #3a0533cc
-def check_invariants(tree:Tree):
-    "Raise AssertionError if the statistics of a tree contradict its structure."
+def check_invariants(tree: Tree):
+    """Raise AssertionError if the statistics of a tree contradict its structure."""
     ended = [0] * len(tree.nodes)
-    assert sorted(c for n in tree.nodes for c in n.children or []) == list(range(1, len(tree.nodes))), "a node is nobody's child, or a child twice"
+    assert sorted(c for n in tree.nodes for c in n.children or []) == list(
+        range(1, len(tree.nodes))
+    ), "a node is nobody's child, or a child twice"
     for e in tree.events:
-        if e["kind"] == "backup": ended[e["path"][-1]] += 1
+        if e["kind"] == "backup":
+            ended[e["path"][-1]] += 1
     for n in tree.nodes:
         below = sum(tree.nodes[c].node_visits for c in n.children or [])
-        assert n.node_visits == below + ended[n.id], f"node {n.id}: {n.node_visits} visits, {below} below, {ended[n.id]} ended here"
-        assert abs(n.value_sum) <= n.node_visits, f"node {n.id}: value {n.value_sum} after {n.node_visits} visits"
+        assert n.node_visits == below + ended[n.id], (
+            f"node {n.id}: {n.node_visits} visits, {below} below, {ended[n.id]} ended here"
+        )
+        assert abs(n.value_sum) <= n.node_visits, (
+            f"node {n.id}: value {n.value_sum} after {n.node_visits} visits"
+        )
         assert n.status == "ok" or n.node_visits == 0, f"node {n.id} did not run but was visited"
-        assert all(tree.nodes[c].parent == n.id for c in n.children or []), f"a child of node {n.id} has another parent"
+        assert all(tree.nodes[c].parent == n.id for c in n.children or []), (
+            f"a child of node {n.id} has another parent"
+        )
         assert not (n.terminal and n.children), f"terminal node {n.id} has children"
     assert tree.nodes[ROOT].node_visits == tree.rollouts
 
 # %% ../nbs/06_search.ipynb #c29a8979
-def trajectories(tree:Tree) -> list:
-    "Every finished program in the tree that was reached by a rollout, as dicts, in order of their nodes."
+def trajectories(tree: Tree) -> list:
+    """Every finished program in the tree that was reached by a rollout, as dicts, in order of their nodes."""
     found = []
     for n in tree.nodes:
-        if not (n.terminal and n.status == "ok" and n.node_visits): continue
+        if not (n.terminal and n.status == "ok" and n.node_visits):
+            continue
         path = tree.path(n.id)[1:]
-        found.append(dict(node=n.id, steps=tree.steps(n.id), answer=n.answer, correct=n.correct, ppm=n.ppm, visits=n.node_visits, logprob=sum(tree.nodes[i].logprob for i in path),
-                          average_q=sum(tree.nodes[i].q_value for i in path) / len(path)))
+        found.append(
+            dict(
+                node=n.id,
+                steps=tree.steps(n.id),
+                answer=n.answer,
+                correct=n.correct,
+                ppm=n.ppm,
+                visits=n.node_visits,
+                logprob=sum(tree.nodes[i].logprob for i in path),
+                average_q=sum(tree.nodes[i].q_value for i in path) / len(path),
+            )
+        )
     return found
 
 # %% ../nbs/06_search.ipynb #15cf211a
 def answer_key(answer) -> str:
-    "Answers with equal keys are counted as the same vote; numbers to ten significant digits."
-    return f"{answer:.10g}" if isinstance(answer, (int, float)) and not isinstance(answer, bool) and abs(answer) < 1e15 else json.dumps(answer, sort_keys=True)
+    """Answers with equal keys are counted as the same vote; numbers to ten significant digits."""
+    return (
+        f"{answer:.10g}"
+        if isinstance(answer, (int, float)) and not isinstance(answer, bool) and abs(answer) < 1e15
+        else json.dumps(answer, sort_keys=True)
+    )
 
-def vote(tree:Tree, weight=lambda trajectory: 1.0):
-    "The answer with the largest total weight, the first found among equals; None if no program was finished."
+
+def vote(tree: Tree, weight=lambda trajectory: 1.0):
+    """The answer with the largest total weight, the first found among equals; None if no program was finished."""
     totals, first = {}, {}
     for x in trajectories(tree):
         key = answer_key(x["answer"])
@@ -294,42 +422,74 @@ def vote(tree:Tree, weight=lambda trajectory: 1.0):
         first.setdefault(key, x["answer"])
     return first[max(totals, key=totals.get)] if totals else None
 
+
 def ppm_weight(trajectory) -> float:
-    "Weight of a trajectory in a PPM-weighted vote, in [0, 1]."
+    """Weight of a trajectory in a PPM-weighted vote, in [0, 1]."""
     return ((trajectory["ppm"] or 0.0) + 1) / 2
 
+
 def likely_weight(trajectory) -> float:
-    "Policy and PPM together, in [0, 1]: the square root of the program's probability times the fourth power of the PPM's weight."
+    """Policy and PPM together, in [0, 1]: the square root of the program's probability times the fourth power of the PPM's weight."""
     # How far to trust each was chosen on problems that are neither trained on nor reported.
     return math.exp(trajectory["logprob"] / 2) * ppm_weight(trajectory) ** 4
 
 # %% ../nbs/06_search.ipynb #78fc0aa1
 _DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}
 
-def tree_to_json(tree:Tree) -> dict:
-    "Plain data, ready for `json.dumps`."
-    nodes = [{k: v for k, v in asdict(n).items() if k not in _DEFAULTS or v != _DEFAULTS[k]} for n in tree.nodes]
-    return dict(problem_id=tree.problem_id, question=tree.question, rollouts=tree.rollouts, tokens=tree.tokens, cursor=tree.cursor, nodes=nodes, events=tree.events)
 
-def tree_from_json(data:dict) -> Tree:
-    "The tree written by `tree_to_json`; what else stands in the data is passed over. Raises ValueError if it is not a tree."
-    try: return Tree(**{**{f.name: data[f.name] for f in fields(Tree) if f.name in data}, "nodes": [Node(**n) for n in data["nodes"]]})
-    except (TypeError, KeyError) as e: raise ValueError(f"not a search tree: {e}") from None
+def tree_to_json(tree: Tree) -> dict:
+    """Plain data, ready for `json.dumps`."""
+    nodes = [
+        {k: v for k, v in asdict(n).items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
+        for n in tree.nodes
+    ]
+    return dict(
+        problem_id=tree.problem_id,
+        question=tree.question,
+        rollouts=tree.rollouts,
+        tokens=tree.tokens,
+        cursor=tree.cursor,
+        nodes=nodes,
+        events=tree.events,
+    )
+
+
+def tree_from_json(data: dict) -> Tree:
+    """The tree written by `tree_to_json`; what else stands in the data is passed over. Raises ValueError if it is not a tree."""
+    try:
+        return Tree(
+            **{
+                **{f.name: data[f.name] for f in fields(Tree) if f.name in data},
+                "nodes": [Node(**n) for n in data["nodes"]],
+            }
+        )
+    except (TypeError, KeyError) as e:
+        raise ValueError(f"not a search tree: {e}") from None
 
 # %% ../nbs/06_search.ipynb #b0f336a3
-def replay(tree:Tree, n_events:int) -> Tree:
-    "The tree as it was after its first `n_events` events."
+def replay(tree: Tree, n_events: int) -> Tree:
+    """The tree as it was after its first `n_events` events."""
     t = Tree(tree.problem_id, tree.question)
     for e in tree.events[:n_events]:
         if e["kind"] == "expand":
             t.nodes[e["node"]].children = [*(t.nodes[e["node"]].children or ()), *e["children"]]
-            t.nodes += [Node(n.id, n.parent, n.step, n.prior, n.logprob) for n in (tree.nodes[i] for i in e["children"])]
+            t.nodes += [
+                Node(n.id, n.parent, n.step, n.prior, n.logprob)
+                for n in (tree.nodes[i] for i in e["children"])
+            ]
         elif e["kind"] == "execute":
-            for i, status, answer in zip(e["nodes"], e["status"], e["answer"]): t.nodes[i].status, t.nodes[i].answer, t.nodes[i].error = status, answer, tree.nodes[i].error
+            for i, status, answer in zip(e["nodes"], e["status"], e["answer"]):
+                t.nodes[i].status, t.nodes[i].answer, t.nodes[i].error = (
+                    status,
+                    answer,
+                    tree.nodes[i].error,
+                )
         elif e["kind"] == "score":
-            for i, score in zip(e["nodes"], e["ppm"]): t.nodes[i].ppm = score
+            for i, score in zip(e["nodes"], e["ppm"]):
+                t.nodes[i].ppm = score
         elif e["kind"] == "backup":
-            for i, (visits, value) in zip(e["path"], e["after"]): t.nodes[i].node_visits, t.nodes[i].value_sum = visits, value
+            for i, (visits, value) in zip(e["path"], e["after"]):
+                t.nodes[i].node_visits, t.nodes[i].value_sum = visits, value
             t.nodes[e["path"][-1]].correct = tree.nodes[e["path"][-1]].correct
             t.rollouts += 1
         t.events.append(e)

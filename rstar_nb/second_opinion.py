@@ -6,65 +6,92 @@
 __all__ = ['QUESTION', 'MAX_QUESTION', 'MAX_FAILED_STARTS', 'JUDGE', 'question', 'SecondOpinion', 'second_opinion']
 
 # %% ../nbs/03e_second_opinion.ipynb #b0f3a3b1
-import os, threading
+import os
+import threading
 from functools import lru_cache
+
 from .executor import Executor, SandboxError
 
 # %% ../nbs/03e_second_opinion.ipynb #a87ae7a1
-QUESTION = r'''from math_verify import parse, verify
+QUESTION = r"""from math_verify import parse, verify
 from math_verify.parser import LatexExtractionConfig
 def read(text): return parse("\\boxed{" + text + "}", [LatexExtractionConfig()], parsing_timeout=0)
-answer = bool(verify(read(REFERENCE), read(GIVEN), float_rounding=12, timeout_seconds=0))'''
+answer = bool(verify(read(REFERENCE), read(GIVEN), float_rounding=12, timeout_seconds=0))"""
+
 
 def question(
-    given:str, # the answer to judge
-    reference:str, # the answer it should equal
-)->str: # a program whose `answer` is True or False
-    "The program that asks `math-verify`; the texts are data in it."
+    given: str,  # the answer to judge
+    reference: str,  # the answer it should equal
+) -> str:  # a program whose `answer` is True or False
+    """The program that asks `math-verify`; the texts are data in it."""
     before, after = QUESTION.split("REFERENCE")
     return before + repr(reference) + after.replace("GIVEN", repr(given))
 
 # %% ../nbs/03e_second_opinion.ipynb #7398aa2e
 MAX_QUESTION, MAX_FAILED_STARTS = 2000, 3
 
-class SecondOpinion:
-    "`math-verify` behind the executor: one child per question."
-    def __init__(self,
-        seconds:float=5, # CPU seconds for one question
-    ): self.seconds, self.executor, self.owner, self.failed, self.lock = seconds, None, os.getpid(), 0, threading.Lock()
 
-    def ask(self,
-        given:str, # the answer to judge, LaTeX or plain
-        reference:str, # the answer it should equal
-    ): # True, False, or None when there was no answer in time
-        "Are the two texts the same answer, as `math-verify` sees it?"
-        if len(given) + len(reference) > MAX_QUESTION: return None
-        if self.owner != os.getpid(): self.lock, self.executor, self.owner = threading.Lock(), None, os.getpid()
+class SecondOpinion:
+    """`math-verify` behind the executor: one child per question."""
+
+    def __init__(
+        self,
+        seconds: float = 5,  # CPU seconds for one question
+    ):
+        self.seconds, self.executor, self.owner, self.failed, self.lock = (
+            seconds,
+            None,
+            os.getpid(),
+            0,
+            threading.Lock(),
+        )
+
+    def ask(
+        self,
+        given: str,  # the answer to judge, LaTeX or plain
+        reference: str,  # the answer it should equal
+    ):  # True, False, or None when there was no answer in time
+        """Are the two texts the same answer, as `math-verify` sees it?"""
+        if len(given) + len(reference) > MAX_QUESTION:
+            return None
+        if self.owner != os.getpid():
+            self.lock, self.executor, self.owner = threading.Lock(), None, os.getpid()
         with self.lock:
-            if not self._start(): return None
-            result, = self.executor.run([question(given, reference)])
+            if not self._start():
+                return None
+            (result,) = self.executor.run([question(given, reference)])
         return result.answer if result.ok and type(result.answer) is bool else None
 
     def _start(self):
-        "Start the zygote unless it runs, or has failed too often."
+        """Start the zygote unless it runs, or has failed too often."""
         if self.executor is None and self.failed < MAX_FAILED_STARTS:
-            try: self.executor = Executor(workers=1, preload=("sympy", "math_verify"), timeout=self.seconds, memory=512, allow_weak=True)
-            except (SandboxError, OSError): self.failed += 1
+            try:
+                self.executor = Executor(
+                    workers=1,
+                    preload=("sympy", "math_verify"),
+                    timeout=self.seconds,
+                    memory=512,
+                    allow_weak=True,
+                )
+            except (SandboxError, OSError):
+                self.failed += 1
         return self.executor is not None
 
     def close(self):
-        "End the zygote; the next question starts a new one."
+        """End the zygote; the next question starts a new one."""
         with self.lock:
-            if self.executor: self.executor.close()
+            if self.executor:
+                self.executor.close()
             self.executor = None
 
 # %% ../nbs/03e_second_opinion.ipynb #db30b664
 JUDGE = SecondOpinion()
 
+
 @lru_cache(maxsize=20_000)
 def second_opinion(
-    given:str, # the answer to judge
-    reference:str, # the answer it should equal
-) -> bool: # False also when there was no answer in time
-    "Ask the shared judge; repeated questions are answered from memory."
+    given: str,  # the answer to judge
+    reference: str,  # the answer it should equal
+) -> bool:  # False also when there was no answer in time
+    """Ask the shared judge; repeated questions are answered from memory."""
     return JUDGE.ask(given, reference) is True

@@ -11,46 +11,79 @@ from dataclasses import dataclass, fields
 # %% ../nbs/09b_settings.ipynb #fa096938
 @dataclass(frozen=True)
 class Settings:
-    "Settings of a run; the defaults are the tiny model on a laptop CPU."
+    """Settings of a run; the defaults are the tiny model on a laptop CPU."""
+
     seed: int = 0  # everything random follows from it
     rounds: int = 4  # rounds of self-evolution
     problems: tuple = (2500,)  # fresh training problems per round, each answered once greedily
-    discrepancies: tuple = (3,)  # of those answered wrong, programs with one token changed; 0 = none
+    discrepancies: tuple = (
+        3,
+    )  # of those answered wrong, programs with one token changed; 0 = none
     trees: tuple = (40,)  # how many of those still unsolved get a search tree
     solved_trees: tuple = (40,)  # how many of those solved get one too, for the PPM's pairs
     min_level: tuple = (2,)  # the easiest level among them
-    max_level: tuple = (5, 6, 6, 6)  # the hardest level among them: search where the policy has a chance
+    max_level: tuple = (
+        5,
+        6,
+        6,
+        6,
+    )  # the hardest level among them: search where the policy has a chance
     adaptive: bool = True  # draw most of the levels and subjects that the round before solved in part (generated problems only)
     carry: int = 0  # unsolved problems of the round before that are searched again
     wave: int = 625  # trees that advance in lock-step; also the unit that an interruption can cost
     rollouts: tuple = (3,)  # rollouts per tree at first
-    more_rollouts: tuple = (4, 5)  # rollouts in all for a tree with mixed rewards, and for one with no right answer
+    more_rollouts: tuple = (
+        4,
+        5,
+    )  # rollouts in all for a tree with mixed rewards, and for one with no right answer
     candidates: tuple = (3,)  # steps proposed per expansion (paper: 5, 8, 8, 16)
-    temperature: float = 1.5  # of the policy in the search; above 1 a sure mistake is not repeated every time
+    temperature: float = (
+        1.5  # of the policy in the search; above 1 a sure mistake is not repeated every time
+    )
     top_k: int = 4  # tokens the search draws from at each position; 0 = all
-    wrong_reward: float = -1.0  # reward of a rollout that ends wrong: -1 as in the paper, 0 as in the popular telling
+    wrong_reward: float = (
+        -1.0
+    )  # reward of a rollout that ends wrong: -1 as in the paper, 0 as in the popular telling
     max_depth: int = 9  # steps before a program counts as a dead end
     ppm_from: int = 3  # first round whose search starts Q from the PPM's score (paper: 3)
     seed_solutions: int = 800  # worked examples the weak base is trained on
-    base_steps: tuple = (150, 330)  # optimiser steps of the base: on levels 1 and 2, then on all levels
-    sft_from: str = "previous"  # "base" (paper) or "previous": which policy a round's training starts from
-    renumber: bool = True  # draw the numbers of a training row anew in each later pass (generated problems only)
+    base_steps: tuple = (
+        150,
+        330,
+    )  # optimiser steps of the base: on levels 1 and 2, then on all levels
+    sft_from: str = (
+        "previous"  # "base" (paper) or "previous": which policy a round's training starts from
+    )
+    renumber: bool = (
+        True  # draw the numbers of a training row anew in each later pass (generated problems only)
+    )
     sft_passes: float = 2.0  # passes over the training rows
     sft_at_least: int = 340  # optimiser steps, whatever the number of rows
     sft_at_most: int = 460  # an upper limit, to keep a round to minutes
     top: int = 1  # solutions per problem to train on (paper: 2; here a second, different program for the same problem is often right by luck)
     min_ppm: float = None  # lowest PPM score of a solution to train on; None = no condition
     ppm_reads: str = "likelihood"  # what a PPM reads its score from: "last" token (paper) or the "likelihood" of the steps too
-    ppm_steps: tuple = (50, 50, 50, 200)  # optimiser steps of a PPM; the last one is the one that is kept for use
+    ppm_steps: tuple = (
+        50,
+        50,
+        50,
+        200,
+    )  # optimiser steps of a PPM; the last one is the one that is kept for use
     max_pairs: int = 12_000  # most recent preference pairs to train it on
     pair_batch: int = 16  # pairs per optimiser step
     batch_size: int = 32  # rows per optimiser step
     lr: float = 2e-3  # learning rate of the policy (AdamW)
-    muon_lr: float = 0.02  # learning rate of the matrices inside the policy (Muon); 0 = AdamW for all weights
+    muon_lr: float = (
+        0.02  # learning rate of the matrices inside the policy (Muon); 0 = AdamW for all weights
+    )
     ppm_lr: float = 5e-4  # learning rate of the PPM
     test_problems: int = 600  # held-out problems for the policy alone
-    search_problems: int = 200  # how many of the held-out problems the PPM-guided search answers too
-    ood_problems: int = 200  # harder ones of levels 7 and 8, measured for the base and after the last round
+    search_problems: int = (
+        200  # how many of the held-out problems the PPM-guided search answers too
+    )
+    ood_problems: int = (
+        200  # harder ones of levels 7 and 8, measured for the base and after the last round
+    )
     ood_search_problems: int = 100  # how many of the harder ones the search answers too
     eval_rollouts: int = 3  # rollouts of that search
     eval_candidates: int = 4  # candidates of that search
@@ -63,30 +96,45 @@ class Settings:
     allow_weak_sandbox: bool = False  # run model-written code even where the sandbox is weak
 
     def __post_init__(self):
-        if self.sft_from not in ("base", "previous"): raise ValueError(f"sft_from={self.sft_from!r} is unknown; choose base or previous")
-        if self.ppm_reads not in ("last", "likelihood"): raise ValueError(f"ppm_reads={self.ppm_reads!r} is unknown; choose last or likelihood")
-        if self.rounds < 0: raise ValueError("rounds must be 0 or more")
+        if self.sft_from not in ("base", "previous"):
+            raise ValueError(f"sft_from={self.sft_from!r} is unknown; choose base or previous")
+        if self.ppm_reads not in ("last", "likelihood"):
+            raise ValueError(f"ppm_reads={self.ppm_reads!r} is unknown; choose last or likelihood")
+        if self.rounds < 0:
+            raise ValueError("rounds must be 0 or more")
         for name in ("test_problems", "wave", "workers", "batch_size", "pair_batch", "max_depth"):
-            if getattr(self, name) < 1: raise ValueError(f"{name} must be 1 or more")
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
 
-    def of(self, name:str, round:int):
-        "The value of a per-round setting in `round` (1 is the first); a single number holds for all rounds."
+    def of(self, name: str, round: int):
+        """The value of a per-round setting in `round` (1 is the first); a single number holds for all rounds."""
         values = getattr(self, name)
-        if not isinstance(values, (tuple, list)): return values
+        if not isinstance(values, (tuple, list)):
+            return values
         return values[min(round, len(values)) - 1]
 
 # %% ../nbs/09b_settings.ipynb #f2110857
 def parse_settings(pairs) -> dict:
-    "`['rounds=2', 'rollouts=4,8']` as keyword arguments of `Settings`. Raises ValueError with the possible names."
+    """`['rounds=2', 'rollouts=4,8']` as keyword arguments of `Settings`. Raises ValueError with the possible names."""
     kinds, values = {f.name: f for f in fields(Settings)}, {}
     for pair in pairs:
         name, eq, text = pair.partition("=")
-        if not eq or name not in kinds: raise ValueError(f"unknown setting {pair!r}; write NAME=VALUE with one of {', '.join(kinds)}")
+        if not eq or name not in kinds:
+            raise ValueError(
+                f"unknown setting {pair!r}; write NAME=VALUE with one of {', '.join(kinds)}"
+            )
         default = kinds[name].default
         try:
-            if isinstance(default, bool): values[name] = {"true": True, "false": False}[text.lower()]
-            elif isinstance(default, tuple): values[name] = tuple(int(t) for t in text.split(","))
-            elif default is None: values[name] = None if text.lower() == "none" else float(text)
-            else: values[name] = type(default)(text)
-        except (ValueError, KeyError): raise ValueError(f"setting {name}={text!r} does not fit; its default is {default!r}") from None
+            if isinstance(default, bool):
+                values[name] = {"true": True, "false": False}[text.lower()]
+            elif isinstance(default, tuple):
+                values[name] = tuple(int(t) for t in text.split(","))
+            elif default is None:
+                values[name] = None if text.lower() == "none" else float(text)
+            else:
+                values[name] = type(default)(text)
+        except (ValueError, KeyError):
+            raise ValueError(
+                f"setting {name}={text!r} does not fit; its default is {default!r}"
+            ) from None
     return values

@@ -8,45 +8,67 @@ __all__ = ['code_only', 'select_solutions', 'encode_row', 'solution_loss', 'fine
 # %% ../nbs/09_sft.ipynb #fe5d1d73
 import numpy as np
 import torch
+
 from .policy import backbone
 from .search import trajectories
 from .training import inner_matrices, length_batches, train_loop
 
 # %% ../nbs/09_sft.ipynb #95036921
 def code_only(steps) -> str:
-    "The program without comments and blank lines: equal for programs that differ only in those."
-    return "\n".join(" ".join(l.split()) for s in steps for l in s.splitlines() if l.strip() and not l.lstrip().startswith("#"))
+    """The program without comments and blank lines: equal for programs that differ only in those."""
+    return "\n".join(
+        " ".join(l.split())
+        for s in steps
+        for l in s.splitlines()
+        if l.strip() and not l.lstrip().startswith("#")
+    )
 
-def select_solutions(trees,
-                     top:int=2,  # correct trajectories per problem (paper: 2)
-                     min_ppm:float=None,  # lowest PPM score allowed; None = no condition
-                     ) -> list:
-    "Training rows: dicts with problem_id, question, steps, average_q, ppm; best first within a problem."
+
+def select_solutions(
+    trees,
+    top: int = 2,  # correct trajectories per problem (paper: 2)
+    min_ppm: float | None = None,  # lowest PPM score allowed; None = no condition
+) -> list:
+    """Training rows: dicts with problem_id, question, steps, average_q, ppm; best first within a problem."""
     rows = []
     for t in trees:
-        good = [x for x in trajectories(t) if x["correct"] and (min_ppm is None or (x["ppm"] or 0) >= min_ppm)]
+        good = [
+            x
+            for x in trajectories(t)
+            if x["correct"] and (min_ppm is None or (x["ppm"] or 0) >= min_ppm)
+        ]
         seen = set()
         for x in sorted(good, key=lambda x: (-x["average_q"], -x["logprob"], x["node"])):
             if len(seen) < top and code_only(x["steps"]) not in seen:
                 seen.add(code_only(x["steps"]))
-                rows.append(dict(problem_id=t.problem_id, question=t.question, steps=x["steps"], average_q=x["average_q"], ppm=x["ppm"]))
+                rows.append(
+                    dict(
+                        problem_id=t.problem_id,
+                        question=t.question,
+                        steps=x["steps"],
+                        average_q=x["average_q"],
+                        ppm=x["ppm"],
+                    )
+                )
     return rows
 
 # %% ../nbs/09_sft.ipynb #881098eb
 def encode_row(policy, row) -> tuple:
-    "(token ids of question and steps, number of tokens of the question)."
+    """(token ids of question and steps, number of tokens of the question)."""
     return policy.encode(row["question"], row["steps"]), len(policy.encode(row["question"]))
 
 # %% ../nbs/09_sft.ipynb #6dc16653
-def solution_loss(model, encoded,  # list of (ids, number of question tokens)
-                  ):
-    "(loss, tokens): mean negative log-likelihood over the solution tokens of the batch, and their number."
+def solution_loss(
+    model,
+    encoded,  # list of (ids, number of question tokens)
+):
+    """(loss, tokens): mean negative log-likelihood over the solution tokens of the batch, and their number."""
     width, device = max(len(ids) for ids, _ in encoded), next(model.parameters()).device
     ids = torch.zeros(len(encoded), width, dtype=torch.long)
     predicts = torch.zeros(len(encoded), width, dtype=torch.bool)
     for i, (row, n_question) in enumerate(encoded):
-        ids[i, :len(row)] = torch.tensor(row)
-        predicts[i, n_question - 1:len(row) - 1] = True
+        ids[i, : len(row)] = torch.tensor(row)
+        predicts[i, n_question - 1 : len(row) - 1] = True
     ids, predicts = ids.to(device), predicts.to(device)
     hidden = backbone(model)(ids).last_hidden_state
     logits = model.get_output_embeddings()(hidden[predicts])
@@ -54,28 +76,43 @@ def solution_loss(model, encoded,  # list of (ids, number of question tokens)
     return torch.nn.functional.cross_entropy(logits.float(), targets), len(targets)
 
 # %% ../nbs/09_sft.ipynb #cb03b3ee
-def fine_tune(policy,
-              rows,  # training rows with "question" and "steps"
-              steps:int,  # optimiser steps
-              batch_size:int=16, lr:float=2e-3, seed:int=0,
-              peft_config=None,  # e.g. a LoraConfig; None trains all weights
-              on_step=None,
-              muon_lr:float=0.0,  # learning rate of Muon for the matrices inside the network; 0 = AdamW for all weights
-              ) -> list:
-    "Train `policy` in place on the solution tokens of `rows`; returns the losses."
-    if not rows: raise ValueError("no solution was selected to train on; give the search more rollouts or easier problems")
+def fine_tune(
+    policy,
+    rows,  # training rows with "question" and "steps"
+    steps: int,  # optimiser steps
+    batch_size: int = 16,
+    lr: float = 2e-3,
+    seed: int = 0,
+    peft_config=None,  # e.g. a LoraConfig; None trains all weights
+    on_step=None,
+    muon_lr: float = 0.0,  # learning rate of Muon for the matrices inside the network; 0 = AdamW for all weights
+) -> list:
+    """Train `policy` in place on the solution tokens of `rows`; returns the losses."""
+    if not rows:
+        raise ValueError(
+            "no solution was selected to train on; give the search more rollouts or easier problems"
+        )
     if peft_config is not None:
         from peft import get_peft_model
+
         policy.model = get_peft_model(policy.model, peft_config)
     matrices = inner_matrices(policy.model) if muon_lr and peft_config is None else ()
     encoded = [encode_row(policy, r) for r in rows]
     batches = length_batches([len(ids) for ids, _ in encoded], batch_size, steps, seed)
     policy.model.train()
-    losses = train_loop(policy.model.parameters(), lambda step: solution_loss(policy.model, [encoded[i] for i in batches[step]])[0], steps, lr, on_step=on_step, matrices=matrices, muon_lr=muon_lr)
+    losses = train_loop(
+        policy.model.parameters(),
+        lambda step: solution_loss(policy.model, [encoded[i] for i in batches[step]])[0],
+        steps,
+        lr,
+        on_step=on_step,
+        matrices=matrices,
+        muon_lr=muon_lr,
+    )
     policy.model.eval()
     return losses
 
 # %% ../nbs/09_sft.ipynb #3034f69d
-def steps_for(n_rows:int, passes:float, batch_size:int=16, at_least:int=300) -> int:
-    "Optimiser steps for `passes` passes over `n_rows` rows, never fewer than `at_least`."
+def steps_for(n_rows: int, passes: float, batch_size: int = 16, at_least: int = 300) -> int:
+    """Optimiser steps for `passes` passes over `n_rows` rows, never fewer than `at_least`."""
     return max(at_least, int(np.ceil(n_rows * passes / batch_size)))

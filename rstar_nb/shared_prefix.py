@@ -8,83 +8,131 @@ __all__ = ['SharedKeys', 'shared_prefix_attention', 'SharedPrefixCache', 'can_sh
 # %% ../nbs/03c_shared_prefix.ipynb #16f9db4f
 from contextlib import contextmanager
 from typing import NamedTuple
+
 import torch
 from transformers import AttentionInterface, Cache, DynamicCache
 
 # %% ../nbs/03c_shared_prefix.ipynb #d5280486
 class SharedKeys(NamedTuple):
-    "What attention in one layer needs: shapes (B, heads, prefix, d) and (B * k, heads, own, d)."
+    """What attention in one layer needs: shapes (B, heads, prefix, d) and (B * k, heads, own, d)."""
+
     prefix_keys: torch.Tensor
     prefix_values: torch.Tensor
     prefix_bias: torch.Tensor  # (B, 1, 1, prefix): 0, or -inf at padding
     own_keys: torch.Tensor
 
-def shared_prefix_attention(module, query, key:SharedKeys, value, attention_mask, scaling, **kwargs):
-    "Attention of (B * k, heads, tokens, d) queries to a shared prefix and to their own earlier tokens."
+
+def shared_prefix_attention(
+    module, query, key: SharedKeys, value, attention_mask, scaling, **kwargs
+):
+    """Attention of (B * k, heads, tokens, d) queries to a shared prefix and to their own earlier tokens."""
     n, heads, tokens, d = query.shape
     b, kv, prefix, _ = key.prefix_keys.shape
     k, group, own = n // b, heads // kv, value.shape[2]
     q = query.reshape(b, k, kv, group * tokens, d) * scaling
-    to_prefix = q.transpose(1, 2).reshape(b, kv, k * group * tokens, d) @ key.prefix_keys.transpose(-1, -2) + key.prefix_bias
-    to_prefix = to_prefix.view(b, kv, k, group * tokens, prefix).transpose(1, 2).reshape(n, kv, group, tokens, prefix)
-    to_own = (q.reshape(n, kv, group * tokens, d) @ key.own_keys.transpose(-1, -2)).view(n, kv, group, tokens, own)
-    if tokens > 1: to_own = to_own.masked_fill(torch.ones(tokens, own, dtype=torch.bool, device=query.device).triu(own - tokens + 1), float("-inf"))
-    p, o = torch.cat([to_prefix, to_own], -1).softmax(-1, dtype=torch.float32).to(query.dtype).split([prefix, own], -1)
-    from_prefix = p.reshape(b, k, kv, group * tokens, prefix).transpose(1, 2).reshape(b, kv, k * group * tokens, prefix) @ key.prefix_values
-    from_prefix = from_prefix.view(b, kv, k, group * tokens, d).transpose(1, 2).reshape(n, heads, tokens, d)
+    to_prefix = (
+        q.transpose(1, 2).reshape(b, kv, k * group * tokens, d) @ key.prefix_keys.transpose(-1, -2)
+        + key.prefix_bias
+    )
+    to_prefix = (
+        to_prefix.view(b, kv, k, group * tokens, prefix)
+        .transpose(1, 2)
+        .reshape(n, kv, group, tokens, prefix)
+    )
+    to_own = (q.reshape(n, kv, group * tokens, d) @ key.own_keys.transpose(-1, -2)).view(
+        n, kv, group, tokens, own
+    )
+    if tokens > 1:
+        to_own = to_own.masked_fill(
+            torch.ones(tokens, own, dtype=torch.bool, device=query.device).triu(own - tokens + 1),
+            float("-inf"),
+        )
+    p, o = (
+        torch.cat([to_prefix, to_own], -1)
+        .softmax(-1, dtype=torch.float32)
+        .to(query.dtype)
+        .split([prefix, own], -1)
+    )
+    from_prefix = (
+        p.reshape(b, k, kv, group * tokens, prefix)
+        .transpose(1, 2)
+        .reshape(b, kv, k * group * tokens, prefix)
+        @ key.prefix_values
+    )
+    from_prefix = (
+        from_prefix.view(b, kv, k, group * tokens, d).transpose(1, 2).reshape(n, heads, tokens, d)
+    )
     from_own = (o.reshape(n, kv, group * tokens, own) @ value).view(n, heads, tokens, d)
     return (from_prefix + from_own).transpose(1, 2), None
+
 
 AttentionInterface.register("shared_prefix", shared_prefix_attention)
 
 # %% ../nbs/03c_shared_prefix.ipynb #1ea75b03
 class SharedPrefixCache(Cache):
-    "Keys and values of B prefixes, and of the own tokens of k rows for each."
-    def __init__(self, prefix:DynamicCache,  # cache of the B prefixes, left-padded
-                 mask,  # (B, prefix) 1 for a token, 0 for padding
-                 k:int,  # rows per prefix
-                 room:int,  # own tokens to make room for
-                 ):
+    """Keys and values of B prefixes, and of the own tokens of k rows for each."""
+
+    def __init__(
+        self,
+        prefix: DynamicCache,  # cache of the B prefixes, left-padded
+        mask,  # (B, prefix) 1 for a token, 0 for padding
+        k: int,  # rows per prefix
+        room: int,  # own tokens to make room for
+    ):
         super().__init__(layers=prefix.layers)
         self.prefix = [(layer.keys, layer.values) for layer in prefix.layers]
-        self.bias = torch.zeros(mask.shape, dtype=self.prefix[0][0].dtype, device=mask.device).masked_fill(mask == 0, float("-inf"))[:, None, None]
+        self.bias = torch.zeros(
+            mask.shape, dtype=self.prefix[0][0].dtype, device=mask.device
+        ).masked_fill(mask == 0, float("-inf"))[:, None, None]
         self.k, self.length = k, 0
-        self.own = [tuple(x.new_empty(x.shape[0] * k, x.shape[1], room, x.shape[3]) for x in layer) for layer in self.prefix]
+        self.own = [
+            tuple(x.new_empty(x.shape[0] * k, x.shape[1], room, x.shape[3]) for x in layer)
+            for layer in self.prefix
+        ]
 
     def update(self, keys, values, layer_idx, *args, **kwargs):
-        "Append the rows' new keys and values; returns what attention needs."
+        """Append the rows' new keys and values; returns what attention needs."""
         end = self.length + keys.shape[2]
         own_keys, own_values = self.own[layer_idx]
-        own_keys[:, :, self.length:end], own_values[:, :, self.length:end] = keys, values
-        if layer_idx == len(self.own) - 1: self.length = end
-        return SharedKeys(*self.prefix[layer_idx], self.bias, own_keys[:, :, :end]), own_values[:, :, :end]
+        own_keys[:, :, self.length : end], own_values[:, :, self.length : end] = keys, values
+        if layer_idx == len(self.own) - 1:
+            self.length = end
+        return SharedKeys(*self.prefix[layer_idx], self.bias, own_keys[:, :, :end]), own_values[
+            :, :, :end
+        ]
 
     def keep(self, groups):
-        "Keep only these prefixes, and their rows."
+        """Keep only these prefixes, and their rows."""
         rows = (groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten()
         self.prefix = [tuple(x[groups] for x in layer) for layer in self.prefix]
         self.own = [tuple(self._kept(x, rows) for x in layer) for layer in self.own]
         self.bias = self.bias[groups]
 
     def _kept(self, x, rows):
-        "The rows of one tensor, with as much room as before; only what is used is copied."
+        """The rows of one tensor, with as much room as before; only what is used is copied."""
         kept = x.new_empty(len(rows), *x.shape[1:])
-        kept[:, :, :self.length] = x[:, :, :self.length][rows]
+        kept[:, :, : self.length] = x[:, :, : self.length][rows]
         return kept
 
-    def get_seq_length(self, layer_idx=0): return self.prefix[0][0].shape[2] + self.length
+    def get_seq_length(self, layer_idx=0):
+        return self.prefix[0][0].shape[2] + self.length
 
 # %% ../nbs/03c_shared_prefix.ipynb #2eceed49
 def can_share_prefix(model) -> bool:
-    "Does every layer of this model use full attention through the attention interface?"
+    """Does every layer of this model use full attention through the attention interface?"""
     config = model.config
-    full = all(t == "full_attention" for t in getattr(config, "layer_types", None) or []) and (getattr(config, "layer_types", None) or not getattr(config, "sliding_window", None))
+    full = all(t == "full_attention" for t in getattr(config, "layer_types", None) or []) and (
+        getattr(config, "layer_types", None) or not getattr(config, "sliding_window", None)
+    )
     return bool(full and getattr(model, "_supports_attention_backend", False))
+
 
 @contextmanager
 def shared_prefix(model):
-    "Within the block the model attends through `shared_prefix_attention`."
+    """Within the block the model attends through `shared_prefix_attention`."""
     before = model.config._attn_implementation
     model.set_attn_implementation("shared_prefix")
-    try: yield
-    finally: model.set_attn_implementation(before)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

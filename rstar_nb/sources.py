@@ -7,189 +7,327 @@ __all__ = ['SOURCES', 'last_boxed', 'Source', 'load_source', 'rg_problems', 'nor
            'with_scorers', 'overlapping', 'without_test', 'problems_of', 'write_split']
 
 # %% ../nbs/13c_sources.ipynb #d346f936
-import re, unicodedata
+import re
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 from .answers import is_equivalent
 from .problems import Problem, ProblemFileError, load_problems, save_problems
 
 # %% ../nbs/13c_sources.ipynb #c7685dac
-def last_boxed(text:str) -> str:
-    r"The content of the last `\boxed{...}`, braces matched; None if there is none."
+def last_boxed(text: str) -> str:
+    r"""The content of the last `\boxed{...}`, braces matched; None if there is none."""
     at = text.rfind("\\boxed{")
-    if at < 0: return None
+    if at < 0:
+        return None
     depth, start = 1, at + len("\\boxed{")
     for i in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0: return text[start:i].strip()
+        if depth == 0:
+            return text[start:i].strip()
     return None
+
 
 def _gsm8k(row, i):
     answer = row["answer"].rsplit("####", 1)[-1].strip().replace(",", "")
-    return Problem(f"gsm8k-{i}", row["question"].strip(), answer, 0, "arithmetic") if answer else None
+    return (
+        Problem(f"gsm8k-{i}", row["question"].strip(), answer, 0, "arithmetic") if answer else None
+    )
+
 
 def _math(row, i):
     level = re.sub(r"\D", "", str(row.get("level", ""))) or 0
     answer = row.get("answer") or last_boxed(row.get("solution", ""))
-    return Problem(f"math-{row.get('unique_id') or i}", row["problem"].strip(), answer, int(level), row.get("subject") or row.get("type") or "") if answer else None
+    return (
+        Problem(
+            f"math-{row.get('unique_id') or i}",
+            row["problem"].strip(),
+            answer,
+            int(level),
+            row.get("subject") or row.get("type") or "",
+        )
+        if answer
+        else None
+    )
+
 
 def _numina(row, i):
-    if row.get("question_type", "") in ("MCQ", "proof") or row.get("problem_is_valid", "Yes") != "Yes": return None
+    if (
+        row.get("question_type", "") in ("MCQ", "proof")
+        or row.get("problem_is_valid", "Yes") != "Yes"
+    ):
+        return None
     answer = row.get("answer") or last_boxed(row.get("solution", ""))
-    if not answer or answer.lower() in ("proof", "notfound") or re.fullmatch(r"\\?(text)?\{?\(?[A-E]\)?\}?", answer): return None
-    return Problem(f"numina-{i}", row["problem"].strip(), answer.strip(), 0, row.get("problem_type") or row.get("source") or "")
+    if (
+        not answer
+        or answer.lower() in ("proof", "notfound")
+        or re.fullmatch(r"\\?(text)?\{?\(?[A-E]\)?\}?", answer)
+    ):
+        return None
+    return Problem(
+        f"numina-{i}",
+        row["problem"].strip(),
+        answer.strip(),
+        0,
+        row.get("problem_type") or row.get("source") or "",
+    )
 
 # %% ../nbs/13c_sources.ipynb #81b362c3
 @dataclass(frozen=True)
 class Source:
-    "A data set on the hub, and how its rows become problems."
+    """A data set on the hub, and how its rows become problems."""
+
     hub: str  # hub id
     read: object  # (row, position) -> Problem or None
     config: str = None
     splits: tuple = ("train", "test")
 
+
 SOURCES = dict(
     gsm8k=Source("openai/gsm8k", _gsm8k, "main"),
     math500=Source("HuggingFaceH4/MATH-500", _math, splits=("test",)),
     numina=Source("AI-MO/NuminaMath-1.5", _numina, splits=("train",)),
-    numina_cot=Source("AI-MO/NuminaMath-CoT", _numina))
+    numina_cot=Source("AI-MO/NuminaMath-CoT", _numina),
+)
 
-def load_source(name:str,  # a name in SOURCES
-                split:str=None,  # default: the first split of the source
-                limit:int=None,  # problems at most
-                file=None,  # a local file with the same columns (.jsonl, .json, .parquet, .csv) instead of the hub
-                ) -> list[Problem]:
-    "Verifiable problems of a public data set. Raises ProblemFileError in one line if it cannot be had."
-    if name not in SOURCES: raise ProblemFileError(f"{name}: no such source; choose {', '.join(SOURCES)}, rg:FAMILY, or give a JSONL file")
+
+def load_source(
+    name: str,  # a name in SOURCES
+    split: str | None = None,  # default: the first split of the source
+    limit: int | None = None,  # problems at most
+    file=None,  # a local file with the same columns (.jsonl, .json, .parquet, .csv) instead of the hub
+) -> list[Problem]:
+    """Verifiable problems of a public data set. Raises ProblemFileError in one line if it cannot be had."""
+    if name not in SOURCES:
+        raise ProblemFileError(
+            f"{name}: no such source; choose {', '.join(SOURCES)}, rg:FAMILY, or give a JSONL file"
+        )
     source = SOURCES[name]
     split = split or source.splits[0]
-    if split not in source.splits: raise ProblemFileError(f"{name} has no split {split!r}; choose {', '.join(source.splits)}")
-    try: import datasets
-    except ImportError: raise ProblemFileError(f'{name}: the package datasets is missing; pip install datasets') from None
+    if split not in source.splits:
+        raise ProblemFileError(f"{name} has no split {split!r}; choose {', '.join(source.splits)}")
+    try:
+        import datasets
+    except ImportError:
+        raise ProblemFileError(
+            f"{name}: the package datasets is missing; pip install datasets"
+        ) from None
     datasets.disable_progress_bars()
-    kind = dict(jsonl="json", json="json", parquet="parquet", csv="csv").get(Path(file).suffix[1:]) if file else None
-    if file and (kind is None or not Path(file).is_file()): raise ProblemFileError(f"{file}: no such file, or not .jsonl, .json, .parquet or .csv")
-    try: rows = datasets.load_dataset(kind, data_files=str(file), split="train") if file else datasets.load_dataset(source.hub, source.config, split=split)
+    kind = (
+        dict(jsonl="json", json="json", parquet="parquet", csv="csv").get(Path(file).suffix[1:])
+        if file
+        else None
+    )
+    if file and (kind is None or not Path(file).is_file()):
+        raise ProblemFileError(f"{file}: no such file, or not .jsonl, .json, .parquet or .csv")
+    try:
+        rows = (
+            datasets.load_dataset(kind, data_files=str(file), split="train")
+            if file
+            else datasets.load_dataset(source.hub, source.config, split=split)
+        )
     except Exception as e:  # many kinds: network, hub, arrow
-        if file: raise ProblemFileError(f"{file}: cannot be read ({str(e).splitlines()[0][:120]})") from None
-        raise ProblemFileError(f"{source.hub}: cannot be had from the hub ({type(e).__name__}); with a network it is downloaded once, without one give a local file of the same columns") from None
+        if file:
+            raise ProblemFileError(
+                f"{file}: cannot be read ({str(e).splitlines()[0][:120]})"
+            ) from None
+        raise ProblemFileError(
+            f"{source.hub}: cannot be had from the hub ({type(e).__name__}); with a network it is downloaded once, without one give a local file of the same columns"
+        ) from None
     found = []
     for i, row in enumerate(rows):
-        try: problem = source.read(row, i)
-        except KeyError as e: raise ProblemFileError(f"{file or source.hub}: no column {e}; this is not {name}") from None
-        if problem: found.append(problem)
-        if limit and len(found) == limit: break
-    if not found: raise ProblemFileError(f"{file or source.hub}: no row has an answer that can be verified")
+        try:
+            problem = source.read(row, i)
+        except KeyError as e:
+            raise ProblemFileError(
+                f"{file or source.hub}: no column {e}; this is not {name}"
+            ) from None
+        if problem:
+            found.append(problem)
+        if limit and len(found) == limit:
+            break
+    if not found:
+        raise ProblemFileError(f"{file or source.hub}: no row has an answer that can be verified")
     return found
 
 # %% ../nbs/13c_sources.ipynb #a8eb7e42
 def _family(name, size, seed):
-    try: import reasoning_gym
-    except ImportError: raise ProblemFileError('rg: the package reasoning-gym is missing; pip install reasoning-gym') from None
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise ProblemFileError(
+            "rg: the package reasoning-gym is missing; pip install reasoning-gym"
+        ) from None
     from reasoning_gym.factory import DATASETS
-    if name not in DATASETS: raise ProblemFileError(f"rg:{name}: reasoning-gym has no such family; it has {', '.join(sorted(DATASETS)[:8])} and {len(DATASETS) - 8} more")
+
+    if name not in DATASETS:
+        raise ProblemFileError(
+            f"rg:{name}: reasoning-gym has no such family; it has {', '.join(sorted(DATASETS)[:8])} and {len(DATASETS) - 8} more"
+        )
     return reasoning_gym.create_dataset(name, size=size, seed=seed)
 
-def rg_problems(families,  # names, e.g. "gsm_symbolic" or ("gsm_symbolic", "chain_sum")
-                n:int,  # problems in all, the families in turn
-                seed:int=0, skip=()) -> list[Problem]:  # questions not to be drawn
-    "Different problems of reasoning-gym families. Another seed draws others. Raises ProblemFileError for an unknown family."
+
+def rg_problems(
+    families,  # names, e.g. "gsm_symbolic" or ("gsm_symbolic", "chain_sum")
+    n: int,  # problems in all, the families in turn
+    seed: int = 0,
+    skip=(),
+) -> list[Problem]:  # questions not to be drawn
+    """Different problems of reasoning-gym families. Another seed draws others. Raises ProblemFileError for an unknown family."""
     families = (families,) if isinstance(families, str) else tuple(families)
-    drawn, seen, found = [_family(f, 1_000_000, seed) for f in families], {normal(q) for q in skip}, []
+    drawn, seen, found = (
+        [_family(f, 1_000_000, seed) for f in families],
+        {normal(q) for q in skip},
+        [],
+    )
     for i in range(50 * n):
         family, index = families[i % len(families)], i // len(families)
         entry = drawn[i % len(families)][index]
         key = normal(entry["question"])
-        if key not in seen: found.append(Problem(f"rg-{family}-{seed}-{index}", entry["question"].strip(), str(entry["answer"]).strip(), 0, family))
+        if key not in seen:
+            found.append(
+                Problem(
+                    f"rg-{family}-{seed}-{index}",
+                    entry["question"].strip(),
+                    str(entry["answer"]).strip(),
+                    0,
+                    family,
+                )
+            )
         seen.add(key)
-        if len(found) == n: return found
-    raise ProblemFileError(f"rg: only {len(found)} different problems in {', '.join(families)}; ask for fewer or name more families")
+        if len(found) == n:
+            return found
+    raise ProblemFileError(
+        f"rg: only {len(found)} different problems in {', '.join(families)}; ask for fewer or name more families"
+    )
 
-def normal(question:str) -> str:
-    "A question without case, accents, punctuation and spacing: equal for the same words and numbers."
+
+def normal(question: str) -> str:
+    """A question without case, accents, punctuation and spacing: equal for the same words and numbers."""
     text = re.sub(r"(?<=\d),(?=\d{3})", "", unicodedata.normalize("NFKD", question).lower())
     return " ".join(re.findall(r"[a-z]+|\d+(?:\.\d+)?|[^\sa-z\d.,;:!?'\"()\u0300-\u036f$]", text))
 
 # %% ../nbs/13c_sources.ipynb #aca4608b
 _PLAIN = re.compile(r"[\w\s.,:;/$%+\-{}\\\[\]]{1,200}|[\d\s.+\-*/()]{1,60}")
 
-def is_plain(text:str) -> bool:
-    "May a scorer that evaluates its input see this text? No calls, no powers, no attributes, no long numbers."
-    return bool(_PLAIN.fullmatch(text)) and not re.search(r"_|\*\s*\*|[A-Za-z\]}]\s*\.|\d{20}|\d[eE]\d{3}", text)
 
-def rg_correct(problem:Problem, answer) -> bool:
-    "Is an answer right: equal to the reference, or accepted by the family's own scorer?"
+def is_plain(text: str) -> bool:
+    """May a scorer that evaluates its input see this text? No calls, no powers, no attributes, no long numbers."""
+    return bool(_PLAIN.fullmatch(text)) and not re.search(
+        r"_|\*\s*\*|[A-Za-z\]}]\s*\.|\d{20}|\d[eE]\d{3}", text
+    )
+
+
+def rg_correct(problem: Problem, answer) -> bool:
+    """Is an answer right: equal to the reference, or accepted by the family's own scorer?"""
     reference = str(problem.answer)
-    if answer is None: return False
+    if answer is None:
+        return False
     # Where an expression is asked for, its value is no answer: only the scorer knows.
-    if not re.search(r"[\d)]\s*[*+-]\s*[\d(]", reference) and is_equivalent(answer, reference): return True
+    if not re.search(r"[\d)]\s*[*+-]\s*[\d(]", reference) and is_equivalent(answer, reference):
+        return True
     family, seed, index = problem.id.removeprefix("rg-").rsplit("-", 2)
     text = f"{answer:.10g}" if isinstance(answer, float) else str(answer)
-    if not is_plain(text): return False
+    if not is_plain(text):
+        return False
     try:
         data = _family(family, int(index) + 1, int(seed))
         entry = data[int(index)]
         # Another version of the package may draw another problem.
-        return entry["question"].strip() == problem.question and data.score_answer(text, entry) >= 0.99
-    except Exception: return False  # no such package or family here, or a scorer that trips over the text
+        return (
+            entry["question"].strip() == problem.question and data.score_answer(text, entry) >= 0.99
+        )
+    except Exception:
+        return False  # no such package or family here, or a scorer that trips over the text
+
 
 class ScoredAnswer(str):
-    "A reference answer that also grades: `reference(answer)` asks the family's scorer."
-    def __new__(cls, problem:Problem):
+    """A reference answer that also grades: `reference(answer)` asks the family's scorer."""
+
+    def __new__(cls, problem: Problem):
         self = super().__new__(cls, problem.answer)
         self.problem = problem
         return self
-    def __call__(self, answer) -> bool: return rg_correct(self.problem, answer)
-    def __reduce__(self): return str, (str(self),)  # a copy or a file holds the text alone
+
+    def __call__(self, answer) -> bool:
+        return rg_correct(self.problem, answer)
+
+    def __reduce__(self):
+        return str, (str(self),)  # a copy or a file holds the text alone
+
 
 def with_scorers(problems) -> list[Problem]:
-    "The problems, those of reasoning-gym with references that grade by its scorers."
-    return [replace(p, answer=ScoredAnswer(p)) if re.fullmatch(r"rg-\w+-\d+-\d+", p.id) else p for p in problems]
+    """The problems, those of reasoning-gym with references that grade by its scorers."""
+    return [
+        replace(p, answer=ScoredAnswer(p)) if re.fullmatch(r"rg-\w+-\d+-\d+", p.id) else p
+        for p in problems
+    ]
 
 # %% ../nbs/13c_sources.ipynb #fba854fe
 def _runs(question, n):
     words = normal(question).split()
-    return {" ".join(words[i:i + n]) for i in range(max(1, len(words) - n + 1))}
+    return {" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
 
-def overlapping(train, test,
-                n:int=8,  # words in a run
-                share:float=0.5,  # of a test problem's runs; above 1 = only exact copies
-                ) -> dict:
-    "Training problems that are a test problem, exactly or nearly: {training id: test id}."
+
+def overlapping(
+    train,
+    test,
+    n: int = 8,  # words in a run
+    share: float = 0.5,  # of a test problem's runs; above 1 = only exact copies
+) -> dict:
+    """Training problems that are a test problem, exactly or nearly: {training id: test id}."""
     exact, index = {normal(p.question): p.id for p in test}, {}
     sizes = {}
     if share <= 1:
         for p in test:
             runs = _runs(p.question, n)
             sizes[p.id] = len(runs)
-            for run in runs: index.setdefault(run, []).append(p.id)
+            for run in runs:
+                index.setdefault(run, []).append(p.id)
     found = {}
     for p in train:
-        if (same := exact.get(normal(p.question))) is not None: found[p.id] = same; continue
+        if (same := exact.get(normal(p.question))) is not None:
+            found[p.id] = same
+            continue
         counts = {}
         for run in _runs(p.question, n) if share <= 1 else ():
-            for t in index.get(run, ()): counts[t] = counts.get(t, 0) + 1
+            for t in index.get(run, ()):
+                counts[t] = counts.get(t, 0) + 1
         best = max(counts, key=lambda t: counts[t] / sizes[t], default=None)
-        if best is not None and counts[best] / sizes[best] >= share: found[p.id] = best
+        if best is not None and counts[best] / sizes[best] >= share:
+            found[p.id] = best
     return found
 
-def without_test(train, test, n:int=8, share:float=0.5) -> tuple:
-    "(training problems that are not in the test set, {dropped id: test id})."
+
+def without_test(train, test, n: int = 8, share: float = 0.5) -> tuple:
+    """(training problems that are not in the test set, {dropped id: test id})."""
     found = overlapping(train, test, n, share)
     return [p for p in train if p.id not in found], found
 
 # %% ../nbs/13c_sources.ipynb #a5ee8840
-def problems_of(text:str, n:int, seed:int=0, split:str=None, skip=()) -> list[Problem]:
-    "Problems by name: `gsm8k`, `math500`, `numina`, `rg:gsm_symbolic,chain_sum`, or a JSONL file."
-    if text.startswith("rg:"): return rg_problems(tuple(text[3:].split(",")), n, seed, skip)
+def problems_of(
+    text: str, n: int, seed: int = 0, split: str | None = None, skip=()
+) -> list[Problem]:
+    """Problems by name: `gsm8k`, `math500`, `numina`, `rg:gsm_symbolic,chain_sum`, or a JSONL file."""
+    if text.startswith("rg:"):
+        return rg_problems(tuple(text[3:].split(",")), n, seed, skip)
     return load_problems(text)[:n] if text.endswith(".jsonl") else load_source(text, split, n)
 
-def write_split(folder, train:str, test:str, n_train:int, n_test:int, seed:int=0) -> dict:
-    "Write train.jsonl and test.jsonl from two names; returns {'train', 'test', 'dropped'}: two paths, and what was dropped."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    held = problems_of(test, n_test, seed + 1_000_003, "test" if test in SOURCES and "test" in SOURCES[test].splits else None)
+
+def write_split(folder, train: str, test: str, n_train: int, n_test: int, seed: int = 0) -> dict:
+    """Write train.jsonl and test.jsonl from two names; returns {'train', 'test', 'dropped'}: two paths, and what was dropped."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = problems_of(
+        test,
+        n_test,
+        seed + 1_000_003,
+        "test" if test in SOURCES and "test" in SOURCES[test].splits else None,
+    )
     generated = train.startswith("rg:")
     pool = problems_of(train, n_train, seed, skip=[p.question for p in held] if generated else ())
     kept, dropped = without_test(pool, held, share=2 if generated else 0.5)
-    save_problems(kept, folder / "train.jsonl"); save_problems(held, folder / "test.jsonl")
+    save_problems(kept, folder / "train.jsonl")
+    save_problems(held, folder / "test.jsonl")
     return dict(train=str(folder / "train.jsonl"), test=str(folder / "test.jsonl"), dropped=dropped)

@@ -7,16 +7,24 @@ __all__ = ['STDLIB', 'UNUSED', 'SYMPY', 'TOUCH', 'REHEARSAL', 'preload', 'fix_su
            'no_addresses', 'text_of', 'tagged', 'Plain', 'describe', 'Stage']
 
 # %% ../nbs/03b_stage.ipynb #af0af6ca
-import importlib, io, json, os, random, re, sys, time, types
+import importlib
+import io
+import json
+import os
+import random
+import re
+import sys
+import time
+import types
 
 # %% ../nbs/03b_stage.ipynb #d70de7dd
-STDLIB = '''abc array ast base64 bisect calendar cmath collections collections.abc contextlib copy csv ctypes dataclasses datetime
+STDLIB = """abc array ast base64 bisect calendar cmath collections collections.abc contextlib copy csv ctypes dataclasses datetime
 decimal difflib enum fractions functools gc graphlib hashlib heapq inspect io itertools json locale math numbers operator
 os pprint queue random re resource secrets select socket statistics string struct subprocess sys tempfile textwrap threading time
 timeit traceback types typing unicodedata uuid warnings weakref zlib _strptime encodings.ascii encodings.latin_1
-encodings.utf_16 encodings.idna'''.split()
-UNUSED = '_bz2 _lzma _uuid'.split()
-SYMPY = '''sympy.abc sympy.assumptions.ask sympy.assumptions.refine sympy.calculus.util sympy.combinatorics.perm_groups
+encodings.utf_16 encodings.idna""".split()
+UNUSED = "_bz2 _lzma _uuid".split()
+SYMPY = """sympy.abc sympy.assumptions.ask sympy.assumptions.refine sympy.calculus.util sympy.combinatorics.perm_groups
 sympy.combinatorics.named_groups sympy.concrete.gosper sympy.concrete.guess sympy.concrete.summations sympy.core.evalf
 sympy.discrete.recurrences sympy.functions.combinatorial.numbers sympy.geometry sympy.integrals.heurisch sympy.integrals.manualintegrate
 sympy.integrals.meijerint sympy.integrals.risch sympy.logic.inference sympy.logic.algorithms.dpll2 sympy.matrices.expressions
@@ -24,41 +32,50 @@ sympy.ntheory.continued_fraction sympy.ntheory.ecm sympy.ntheory.qs sympy.parsin
 sympy.printing.latex sympy.printing.pretty sympy.series.gruntz sympy.series.formal sympy.series.limits sympy.sets.handlers.intersection
 sympy.sets.handlers.union sympy.simplify.fu sympy.simplify.gammasimp sympy.solvers.diophantine sympy.solvers.inequalities
 sympy.solvers.ode.single sympy.solvers.polysys sympy.solvers.recurr sympy.stats sympy.utilities.lambdify
-sympy.utilities.iterables mpmath'''.split()
-TOUCH = dict(sympy='''
+sympy.utilities.iterables mpmath""".split()
+TOUCH = dict(
+    sympy="""
 from sympy import *
 x, y = symbols('x y')
 solve(x**2 - 3*x + 2, x); integrate(sin(x)*exp(x), x); limit(sin(x)/x, x, 0); series(exp(x), x, 0, 4); factorint(360)
 Matrix([[1, 2], [2, 1]]).eigenvals(); simplify(sin(x)**2 + cos(x)**2); solveset(x**2 - 1, x); solve([x + y - 3, x - y - 1], [x, y])
 N(pi, 30); summation(x, (x, 1, y)); str(sqrt(2)/x); latex(x/y); reduce_inequalities(x**2 < 4); diophantine(x**2 - 3*y**2 - 1)
-diff(x**3, x); expand((x + 1)**3); factor(x**2 - 1); nsolve(cos(x) - x, x, 1); lambdify(x, x**2)(3); rsolve; binomial(10, 3)''',
-numpy='''
+diff(x**3, x); expand((x + 1)**3); factor(x**2 - 1); nsolve(cos(x) - x, x, 1); lambdify(x, x**2)(3); rsolve; binomial(10, 3)""",
+    numpy="""
 import numpy as np
-str(np.arange(3) @ np.arange(3)); np.linalg.solve(np.eye(2), np.ones(2)); np.random.default_rng(0).normal(); np.roots([1, 0, -1])''',
-math_verify=r'''
+str(np.arange(3) @ np.arange(3)); np.linalg.solve(np.eye(2), np.ones(2)); np.random.default_rng(0).normal(); np.roots([1, 0, -1])""",
+    math_verify=r"""
 import logging; logging.disable()
 from math_verify import parse, verify
 for a in ('2', r'\frac{1}{2}', r'2\sqrt{2}', 'x=3', '[1,2)', r'\{1,2\}', '(1,2)', r'x \ge 3', r'\begin{pmatrix} 1 \\ 2 \end{pmatrix}', r'\text{east}',
           r'\lfloor 2 \rfloor', r'50\%', r'\frac{\pi}{3}', '1,2', '2x+1', r'\log_2 8', r'\binom{4}{2}', r'(1,2) \cup (3,4)', r'\int_0^1 x dx', '3+2i'):
-    read = parse('\\boxed{' + a + '}', parsing_timeout=0); verify(read, read, timeout_seconds=0)''')
+    read = parse('\\boxed{' + a + '}', parsing_timeout=0); verify(read, read, timeout_seconds=0)""",
+)
 
 # %% ../nbs/03b_stage.ipynb #07a796fb
 def preload(
-    names=(), # modules to load besides the standard ones, for example ('sympy', 'numpy')
-    ):
-    "Import and touch everything a program may need: behind the sandbox nothing can be loaded any more."
-    blocked = [name for name in UNUSED if sys.modules.setdefault(name) is None]    # their users have a plan for that
-    for name in STDLIB: importlib.import_module(name)
-    for name in blocked: del sys.modules[name]
-    for name in list(names) + (SYMPY if 'sympy' in names else []):
-        try: importlib.import_module(name)
+    names=(),  # modules to load besides the standard ones, for example ('sympy', 'numpy')
+):
+    """Import and touch everything a program may need: behind the sandbox nothing can be loaded any more."""
+    blocked = [
+        name for name in UNUSED if sys.modules.setdefault(name) is None
+    ]  # their users have a plan for that
+    for name in STDLIB:
+        importlib.import_module(name)
+    for name in blocked:
+        del sys.modules[name]
+    for name in list(names) + (SYMPY if "sympy" in names else []):
+        try:
+            importlib.import_module(name)
         except ImportError:
-            if name in names: raise
+            if name in names:
+                raise
     for name in names:
-        if name in TOUCH: exec(compile(TOUCH[name], 'touch', 'exec'), {})
+        if name in TOUCH:
+            exec(compile(TOUCH[name], "touch", "exec"), {})
 
 # %% ../nbs/03b_stage.ipynb #a1681b39
-REHEARSAL = '''# Count something
+REHEARSAL = """# Count something
 import math
 from fractions import Fraction
 def double(x): return x * 2 + 1
@@ -66,130 +83,227 @@ total = sum([x for x in range(20) if x % 3 == 0]) + double(4)
 values = sorted({a: b for a, b in zip('abc', range(3))}.values(), reverse=True)
 for k in range(3): total -= k
 print(f'{total} {values[0] / 4:.2f}', len(values), math.sqrt(16), Fraction(1, 3))
-answer = total'''
+answer = total"""
 
 # %% ../nbs/03b_stage.ipynb #26bb1945
 _urandom_state = random.Random(0)
-def _fixed_urandom(n): return _urandom_state.randbytes(n)
+
+
+def _fixed_urandom(n):
+    return _urandom_state.randbytes(n)
+
 
 def fix_surroundings():
-    "The same draws in every child, the time zone that was set at the start, and an empty environment."
-    random._urandom = os.urandom = _fixed_urandom    # SystemRandom, secrets, uuid4, and numpy's default_rng()
+    """The same draws in every child, the time zone that was set at the start, and an empty environment."""
+    random._urandom = os.urandom = (
+        _fixed_urandom  # SystemRandom, secrets, uuid4, and numpy's default_rng()
+    )
     seed = random.Random.seed
-    def fixed(self, a=None, version=2): return seed(self, 0 if a is None else a, version)
+
+    def fixed(self, a=None, version=2):
+        return seed(self, 0 if a is None else a, version)
+
     random.Random.seed = fixed
     random.seed(0)
-    if 'numpy' in sys.modules: sys.modules['numpy'].random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
     time.tzset()
     os.environ.clear()
 
+
 class NoFiles:
-    "The last finder: say why a module cannot be imported."
+    """The last finder: say why a module cannot be imported."""
+
     @staticmethod
     def find_spec(name, path=None, target=None):
-        raise ModuleNotFoundError(f'No module named {name!r} (the sandbox has no files: only preloaded modules can be imported)', name=name)
+        raise ModuleNotFoundError(
+            f"No module named {name!r} (the sandbox has no files: only preloaded modules can be imported)",
+            name=name,
+        )
 
 # %% ../nbs/03b_stage.ipynb #f4d0320d
-class OutputLimit(BaseException): "The program printed, or answered, more than it may."
+class OutputLimit(BaseException):
+    """The program printed, or answered, more than it may."""
+
 
 class Capture(io.BytesIO):
-    "Standard output kept in memory up to a limit."
+    """Standard output kept in memory up to a limit."""
+
     limit, over = 1 << 20, False
+
     def write(self, b):
-        if self.tell() + len(b) > self.limit: self.over = True; raise OutputLimit(f'more than {self.limit} bytes of output')
+        if self.tell() + len(b) > self.limit:
+            self.over = True
+            raise OutputLimit(f"more than {self.limit} bytes of output")
         return super().write(b)
 
+
 def no_addresses(
-    text:str, # anything
-    )->str: # the same with `at 0x0>` where Python printed where in memory something lay
-    "Addresses differ from run to run and mean nothing."
-    return _ADDRESS.sub(' at 0x0>', text) if ' at 0x' in text else text
-_ADDRESS = re.compile(' at 0x[0-9a-f]{8,}>')
+    text: str,  # anything
+) -> str:  # the same with `at 0x0>` where Python printed where in memory something lay
+    """Addresses differ from run to run and mean nothing."""
+    return _ADDRESS.sub(" at 0x0>", text) if " at 0x" in text else text
+
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]{8,}>")
+
 
 def text_of(f, cut=1000):
-    "The text of something hostile: never raises, never long."
-    try: return no_addresses(str.__str__(f())[:cut])
-    except Exception as e: return f'<{type(e).__name__} while turning it into text>'
+    """The text of something hostile: never raises, never long."""
+    try:
+        return no_addresses(str.__str__(f())[:cut])
+    except Exception as e:
+        return f"<{type(e).__name__} while turning it into text>"
 
 # %% ../nbs/03b_stage.ipynb #afd93912
-def tagged(kind, **kw): "A value JSON has no type for."; return {'type': kind, **kw}
+def tagged(kind, **kw):
+    """A value JSON has no type for."""
+    return {"type": kind, **kw}
+
 
 class Plain:
-    "Turn any value into JSON-able data: exact, bounded, and typed where JSON has no such type."
-    def __init__(self, items=20_000, depth=20): self.items, self.depth = items, depth
+    """Turn any value into JSON-able data: exact, bounded, and typed where JSON has no such type."""
+
+    def __init__(self, items=20_000, depth=20):
+        self.items, self.depth = items, depth
+
     def __call__(self, v, d=0):
         self.items -= 1
-        if self.items < 0 or d > self.depth: raise OutputLimit('the answer is too large or too deep')
+        if self.items < 0 or d > self.depth:
+            raise OutputLimit("the answer is too large or too deep")
         t = type(v)
-        if v is None or t is bool: return v
-        if isinstance(v, int): return self.int(int.__index__(v))
-        if isinstance(v, float): return self.float(float.__float__(v))
-        if isinstance(v, str): self.items -= len(v) // 50; return no_addresses(str.encode(v, 'utf-8', 'backslashreplace').decode())
-        if isinstance(v, list): return [self(x, d + 1) for x in list.__iter__(v)]
-        if isinstance(v, tuple): return tagged('tuple', items=[self(x, d + 1) for x in tuple.__iter__(v)])
-        if isinstance(v, (set, frozenset)): return tagged('set', items=sorted((self(x, d + 1) for x in (set if isinstance(v, set) else frozenset).__iter__(v)), key=json.dumps))
-        if isinstance(v, dict): return self.dict(v, d)
-        if isinstance(v, complex): return tagged('complex', real=self.float(complex.real.__get__(v)), imag=self.float(complex.imag.__get__(v)))
+        if v is None or t is bool:
+            return v
+        if isinstance(v, int):
+            return self.int(int.__index__(v))
+        if isinstance(v, float):
+            return self.float(float.__float__(v))
+        if isinstance(v, str):
+            self.items -= len(v) // 50
+            return no_addresses(str.encode(v, "utf-8", "backslashreplace").decode())
+        if isinstance(v, list):
+            return [self(x, d + 1) for x in list.__iter__(v)]
+        if isinstance(v, tuple):
+            return tagged("tuple", items=[self(x, d + 1) for x in tuple.__iter__(v)])
+        if isinstance(v, (set, frozenset)):
+            return tagged(
+                "set",
+                items=sorted(
+                    (
+                        self(x, d + 1)
+                        for x in (set if isinstance(v, set) else frozenset).__iter__(v)
+                    ),
+                    key=json.dumps,
+                ),
+            )
+        if isinstance(v, dict):
+            return self.dict(v, d)
+        if isinstance(v, complex):
+            return tagged(
+                "complex",
+                real=self.float(complex.real.__get__(v)),
+                imag=self.float(complex.imag.__get__(v)),
+            )
         return self.other(v, d)
 
     def int(self, v):
-        if v.bit_length() > 1 << 20: raise OutputLimit('the answer is an integer of more than a million bits')
-        return v if v.bit_length() < 13_000 else tagged('int', text=hex(v))
-    def float(self, v): return v if v - v == 0 else tagged('float', text=repr(v))
+        if v.bit_length() > 1 << 20:
+            raise OutputLimit("the answer is an integer of more than a million bits")
+        return v if v.bit_length() < 13_000 else tagged("int", text=hex(v))
+
+    def float(self, v):
+        return v if v - v == 0 else tagged("float", text=repr(v))
+
     def dict(self, v, d):
         pairs = [(k, x) for k, x in dict.items(v)]
-        if all(type(k) is str for k, _ in pairs) and not any(k == 'type' for k, _ in pairs): return {self(k, d + 1): self(x, d + 1) for k, x in pairs}
-        return tagged('dict', items=[[self(k, d + 1), self(x, d + 1)] for k, x in pairs])
+        if all(type(k) is str for k, _ in pairs) and not any(k == "type" for k, _ in pairs):
+            return {self(k, d + 1): self(x, d + 1) for k, x in pairs}
+        return tagged("dict", items=[[self(k, d + 1), self(x, d + 1)] for k, x in pairs])
 
     def other(self, v, d):
-        np, sp, m = sys.modules.get('numpy'), sys.modules.get('sympy'), sys.modules
-        if isinstance(v, m['fractions'].Fraction): return tagged('Fraction', text=f'{hex(v.numerator)}/{hex(v.denominator)}' if v.denominator.bit_length() + v.numerator.bit_length() > 13_000 else f'{v.numerator}/{v.denominator}')
-        if isinstance(v, m['decimal'].Decimal): return tagged('Decimal', text=text_of(lambda: m['decimal'].Decimal.__str__(v)))
-        if np and isinstance(v, np.generic): return self(v.item(), d + 1)
-        if np and isinstance(v, np.ndarray): return tagged('ndarray', items=self(v.tolist(), d + 1))
-        if sp and isinstance(v, (sp.Basic, sp.MatrixBase)): return self.sympy(v, sp, d)
-        if isinstance(v, range): return tagged('range', text=repr(v))
-        if isinstance(v, (bytes, bytearray)): return tagged(type(v).__name__, text=text_of(lambda: repr(v)))
+        np, sp, m = sys.modules.get("numpy"), sys.modules.get("sympy"), sys.modules
+        if isinstance(v, m["fractions"].Fraction):
+            return tagged(
+                "Fraction",
+                text=f"{hex(v.numerator)}/{hex(v.denominator)}"
+                if v.denominator.bit_length() + v.numerator.bit_length() > 13_000
+                else f"{v.numerator}/{v.denominator}",
+            )
+        if isinstance(v, m["decimal"].Decimal):
+            return tagged("Decimal", text=text_of(lambda: m["decimal"].Decimal.__str__(v)))
+        if np and isinstance(v, np.generic):
+            return self(v.item(), d + 1)
+        if np and isinstance(v, np.ndarray):
+            return tagged("ndarray", items=self(v.tolist(), d + 1))
+        if sp and isinstance(v, (sp.Basic, sp.MatrixBase)):
+            return self.sympy(v, sp, d)
+        if isinstance(v, range):
+            return tagged("range", text=repr(v))
+        if isinstance(v, (bytes, bytearray)):
+            return tagged(type(v).__name__, text=text_of(lambda: repr(v)))
         return tagged(text_of(lambda: type(v).__name__, 100), text=text_of(lambda: repr(v)))
+
     def sympy(self, v, sp, d):
-        if isinstance(v, sp.Integer): return self.int(int(v))
-        if isinstance(v, sp.Rational) and v.q != 0: return tagged('Fraction', text=f'{v.p}/{v.q}')
-        if isinstance(v, sp.Float): return self.float(float(v))
-        if isinstance(v, sp.logic.boolalg.BooleanAtom): return bool(v)
-        return tagged('sympy', text=text_of(lambda: sp.sstr(v), 10_000))
+        if isinstance(v, sp.Integer):
+            return self.int(int(v))
+        if isinstance(v, sp.Rational) and v.q != 0:
+            return tagged("Fraction", text=f"{v.p}/{v.q}")
+        if isinstance(v, sp.Float):
+            return self.float(float(v))
+        if isinstance(v, sp.logic.boolalg.BooleanAtom):
+            return bool(v)
+        return tagged("sympy", text=text_of(lambda: sp.sstr(v), 10_000))
 
 # %% ../nbs/03b_stage.ipynb #0d01fd70
 def describe(e):
-    "An exception as one line: type, message and the program's line."
-    line, tb = getattr(e, 'lineno', None) if isinstance(e, SyntaxError) else None, e.__traceback__
+    """An exception as one line: type, message and the program's line."""
+    line, tb = getattr(e, "lineno", None) if isinstance(e, SyntaxError) else None, e.__traceback__
     while tb is not None:
-        if tb.tb_frame.f_code.co_filename == '<program>': line = tb.tb_lineno
+        if tb.tb_frame.f_code.co_filename == "<program>":
+            line = tb.tb_lineno
         tb = tb.tb_next
     message = text_of(lambda: e.msg if type(e) is SyntaxError else str(e), 500)
     return f"{text_of(lambda: type(e).__name__, 100)}{': ' + message if message else ''}{f' (line {line})' if line else ''}"
 
+
 class Stage:
-    "What a program finds when it starts, laid out before the fork."
+    """What a program finds when it starts, laid out before the fork."""
+
     def __init__(self):
-        self.out, self.main, self.plain = Capture(), types.ModuleType('__main__'), Plain()
-        self.stdout, self.stderr = (io.TextIOWrapper(o, 'utf-8', 'backslashreplace', write_through=True) for o in (self.out, Capture()))
+        self.out, self.main, self.plain = Capture(), types.ModuleType("__main__"), Plain()
+        self.stdout, self.stderr = (
+            io.TextIOWrapper(o, "utf-8", "backslashreplace", write_through=True)
+            for o in (self.out, Capture())
+        )
+
     def set(self):
-        sys.modules['__main__'], sys.argv = self.main, ['program']
+        sys.modules["__main__"], sys.argv = self.main, ["program"]
         sys.stdout = sys.__stdout__ = self.stdout
         sys.stderr = sys.__stderr__ = self.stderr
         return self
 
-    def run(self, source, cut=10_000): # source text; characters of stdout to keep
-        "Run one program as `__main__` in this very process and describe what happened."
-        status, error, answer, names = 'ok', None, None, self.main.__dict__
+    def run(self, source, cut=10_000):  # source text; characters of stdout to keep
+        """Run one program as `__main__` in this very process and describe what happened."""
+        status, error, answer, names = "ok", None, None, self.main.__dict__
         try:
-            try: exec(compile(source, '<program>', 'exec'), names)
+            try:
+                exec(compile(source, "<program>", "exec"), names)
             except SystemExit as e:
-                if e.code not in (None, 0): raise
-            answer = self.plain(names.get('answer'))
-        except MemoryError as e: status, error = 'memory', describe(e)
-        except OutputLimit as e: status, error = 'output', describe(e)
-        except BaseException as e: status, error = 'error', describe(e)
-        if self.out.over: status, error = 'output', f'more than {self.out.limit} bytes of output'
-        text = self.out.getvalue().decode('utf-8', 'replace') if self.out.tell() else ''
-        return {'status': status, 'answer': answer, 'stdout': no_addresses(text[:cut]), 'error': error}
+                if e.code not in (None, 0):
+                    raise
+            answer = self.plain(names.get("answer"))
+        except MemoryError as e:
+            status, error = "memory", describe(e)
+        except OutputLimit as e:
+            status, error = "output", describe(e)
+        except BaseException as e:
+            status, error = "error", describe(e)
+        if self.out.over:
+            status, error = "output", f"more than {self.out.limit} bytes of output"
+        text = self.out.getvalue().decode("utf-8", "replace") if self.out.tell() else ""
+        return {
+            "status": status,
+            "answer": answer,
+            "stdout": no_addresses(text[:cut]),
+            "error": error,
+        }

@@ -7,77 +7,110 @@ __all__ = ['StoreError', 'append_lines', 'read_lines', 'write_text', 'write_line
            'machine']
 
 # %% ../nbs/00_store.ipynb #8192a787
-import fcntl, hashlib, json, os, platform, shutil, zlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # %% ../nbs/00_store.ipynb #ddc0f577
-class StoreError(RuntimeError): "Something on disk is missing, damaged or in use; the message says what to do."
+class StoreError(RuntimeError):
+    """Something on disk is missing, damaged or in use; the message says what to do."""
+
 
 def _sealed(row):
-    "A row as one line of JSON with its checksum."
+    """A row as one line of JSON with its checksum."""
     text = json.dumps(row, ensure_ascii=False)
     return f'{text[:-1]}{", " if row else ""}"crc": {zlib.crc32(text.encode())}}}\n'
 
+
 def append_lines(path, rows):
-    "Append dicts to a JSONL file, each with a checksum; on disk when this returns. A full disk leaves the file as it was."
+    """Append dicts to a JSONL file, each with a checksum; on disk when this returns. A full disk leaves the file as it was."""
     path = Path(path)
     size = path.stat().st_size if path.exists() else 0
     try:
         with open(path, "ab") as f:
             f.write("".join(map(_sealed, rows)).encode())
-            f.flush(); os.fsync(f.fileno())
+            f.flush()
+            os.fsync(f.fileno())
     except OSError as e:
-        if path.exists(): os.truncate(path, size)
-        raise StoreError(f"{path}: cannot write ({e.strerror}); free some space and go on with --resume") from e
+        if path.exists():
+            os.truncate(path, size)
+        raise StoreError(
+            f"{path}: cannot write ({e.strerror}); free some space and go on with --resume"
+        ) from e
 
 # %% ../nbs/00_store.ipynb #d09e0699
 def read_lines(path) -> list:
-    "The rows of a JSONL file; a torn tail is cut off. Raises StoreError for damage elsewhere."
+    """The rows of a JSONL file; a torn tail is cut off. Raises StoreError for damage elsewhere."""
     path = Path(path)
-    if not path.exists(): return []
+    if not path.exists():
+        return []
     data = path.read_bytes()
     rows, at = [], 0
     while at < len(data):
         end = data.find(b"\n", at)
         row = _unsealed(data[at:end]) if end >= 0 else None
         if row is None:
-            if end >= 0 and end + 1 < len(data): raise StoreError(f"{path}, line {len(rows) + 1}: the checksum does not match; the file was damaged. Remove the file to compute its part again")
+            if end >= 0 and end + 1 < len(data):
+                raise StoreError(
+                    f"{path}, line {len(rows) + 1}: the checksum does not match; the file was damaged. Remove the file to compute its part again"
+                )
             os.truncate(path, at)
             break
         rows.append(row)
         at = end + 1
     return rows
 
+
 def _unsealed(line):
-    "The row in a line, without its checksum; None if they do not agree."
-    try: row = json.loads(line)
-    except ValueError: return None
-    if not isinstance(row, dict) or "crc" not in row: return None
+    """The row in a line, without its checksum; None if they do not agree."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or "crc" not in row:
+        return None
     crc = row.pop("crc")
     return row if zlib.crc32(json.dumps(row, ensure_ascii=False).encode()) == crc else None
 
 # %% ../nbs/00_store.ipynb #0ed86a92
-def write_text(path, text:str):
-    "Replace a file by `text`, all at once."
+def write_text(path, text: str):
+    """Replace a file by `text`, all at once."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as f:
-            f.write(text); f.flush(); os.fsync(f.fileno())
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(temporary, path)
-    except OSError as e: raise StoreError(f"{path}: cannot write ({e.strerror}); free some space and go on with --resume") from e
+    except OSError as e:
+        raise StoreError(
+            f"{path}: cannot write ({e.strerror}); free some space and go on with --resume"
+        ) from e
+
 
 def write_lines(path, rows):
-    "Replace a JSONL file by these rows, each with a checksum, all at once."
+    """Replace a JSONL file by these rows, each with a checksum, all at once."""
     write_text(path, "".join(map(_sealed, rows)))
 
+
 def _digests(folder):
-    "Checksum of every file in a folder."
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "complete.json"}
+    """Checksum of every file in a folder."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "complete.json"
+    }
+
 
 def publish(folder, write):
-    "Let `write(temporary folder)` fill a folder, then give it its name, all at once."
+    """Let `write(temporary folder)` fill a folder, then give it its name, all at once."""
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -86,39 +119,71 @@ def publish(folder, write):
         write(temporary)
         for p in temporary.rglob("*"):
             if p.is_file():
-                with open(p, "rb") as f: os.fsync(f.fileno())
+                with open(p, "rb") as f:
+                    os.fsync(f.fileno())
         write_text(temporary / "complete.json", json.dumps(_digests(temporary), indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
-    except OSError as e: raise StoreError(f"{folder}: cannot write ({e.strerror}); free some space and go on with --resume") from e
+    except OSError as e:
+        raise StoreError(
+            f"{folder}: cannot write ({e.strerror}); free some space and go on with --resume"
+        ) from e
+
 
 def is_complete(folder) -> bool:
-    "Was this folder published, and is every file in it as it was?"
+    """Was this folder published, and is every file in it as it was?"""
     listed = Path(folder) / "complete.json"
-    try: return json.loads(listed.read_text()) == _digests(Path(folder))
-    except (OSError, ValueError): return False
+    try:
+        return json.loads(listed.read_text()) == _digests(Path(folder))
+    except (OSError, ValueError):
+        return False
 
 # %% ../nbs/00_store.ipynb #ea074930
 class RunLock:
-    "Hold a run folder for one process: `with RunLock(folder): ...`."
-    def __init__(self, folder): self.path = Path(folder) / ".lock"
+    """Hold a run folder for one process: `with RunLock(folder): ...`."""
+
+    def __init__(self, folder):
+        self.path = Path(folder) / ".lock"
+
     def __enter__(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "w")
-        try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.file.close()
-            raise StoreError(f"{self.path.parent}: another process is writing this run; wait for it or choose another --out") from None
+            raise StoreError(
+                f"{self.path.parent}: another process is writing this run; wait for it or choose another --out"
+            ) from None
         return self
-    def __exit__(self, *args): self.file.close()
+
+    def __exit__(self, *args):
+        self.file.close()
 
 # %% ../nbs/00_store.ipynb #541c97cf
 def machine() -> dict:
-    "What this process runs on: processor, cores, memory, versions."
+    """What this process runs on: processor, cores, memory, versions."""
+
     def of(name):
-        try: return version(name)
-        except PackageNotFoundError: return None
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor()) if Path("/proc/cpuinfo").exists() else platform.processor()
-    return dict(cpu=cpu, cores=os.cpu_count(), memory_gb=round(memory, 1), system=f"{platform.system()} {platform.machine()}",
-                python=platform.python_version(), **{n: of(n) for n in ("rstar_nb", "torch", "transformers", "numpy")})
+    cpu = (
+        next(
+            (l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")),
+            platform.processor(),
+        )
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
+    return dict(
+        cpu=cpu,
+        cores=os.cpu_count(),
+        memory_gb=round(memory, 1),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        **{n: of(n) for n in ("rstar_nb", "torch", "transformers", "numpy")},
+    )

@@ -10,40 +10,74 @@ import numpy as np
 import torch
 
 # %% ../nbs/04a_training.ipynb #0b266b18
-def length_batches(lengths, batch_size:int, steps:int, seed:int) -> list:
-    "`steps` lists of row numbers; rows of similar length together, every row once per pass."
+def length_batches(lengths, batch_size: int, steps: int, seed: int) -> list:
+    """`steps` lists of row numbers; rows of similar length together, every row once per pass."""
     rng, batches = np.random.default_rng(seed), []
     while len(batches) < steps:
         order, this_pass = rng.permutation(len(lengths)), []
         for at in range(0, len(order), batch_size * 16):
-            window = sorted(order[at:at + batch_size * 16], key=lambda i: lengths[i])
-            this_pass += [window[j:j + batch_size] for j in range(0, len(window), batch_size)]
+            window = sorted(order[at : at + batch_size * 16], key=lambda i: lengths[i])
+            this_pass += [window[j : j + batch_size] for j in range(0, len(window), batch_size)]
         batches += [this_pass[i] for i in rng.permutation(len(this_pass))]
     return batches[:steps]
 
 # %% ../nbs/04a_training.ipynb #a7802ca6
 def inner_matrices(model) -> list:
-    "The weight matrices inside the transformer's layers: what Muon is for. Embeddings and the vocabulary head are not among them."
-    outer = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
-    return [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear) and id(m.weight) not in outer]
+    """The weight matrices inside the transformer's layers: what Muon is for. Embeddings and the vocabulary head are not among them."""
+    outer = {
+        id(m.weight)
+        for m in (model.get_input_embeddings(), model.get_output_embeddings())
+        if m is not None
+    }
+    return [
+        m.weight
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear) and id(m.weight) not in outer
+    ]
 
-def train_loop(parameters, batch_loss,  # batch number -> loss tensor
-               steps:int, lr:float, warmup:int=20, on_step=None,  # on_step(step, loss) after each
-               matrices=(), muon_lr:float=0.02,  # weight matrices among the parameters that Muon trains, and its learning rate
-               ) -> list:
-    "AdamW, and Muon for `matrices`, with warm-up and linear decay to 2 %; returns the loss of every step. Raises FloatingPointError if it is not finite."
+
+def train_loop(
+    parameters,
+    batch_loss,  # batch number -> loss tensor
+    steps: int,
+    lr: float,
+    warmup: int = 20,
+    on_step=None,  # on_step(step, loss) after each
+    matrices=(),
+    muon_lr: float = 0.02,  # weight matrices among the parameters that Muon trains, and its learning rate
+) -> list:
+    """AdamW, and Muon for `matrices`, with warm-up and linear decay to 2 %; returns the loss of every step. Raises FloatingPointError if it is not finite."""
     inner = {id(p) for p in matrices}
     parameters, losses = [p for p in parameters if p.requires_grad], []
-    optimizers = [torch.optim.AdamW([p for p in parameters if id(p) not in inner], lr=lr, betas=(0.9, 0.95), weight_decay=0.01)]
-    if inner: optimizers.append(torch.optim.Muon([p for p in parameters if id(p) in inner], lr=muon_lr, weight_decay=0.01))
+    optimizers = [
+        torch.optim.AdamW(
+            [p for p in parameters if id(p) not in inner],
+            lr=lr,
+            betas=(0.9, 0.95),
+            weight_decay=0.01,
+        )
+    ]
+    if inner:
+        optimizers.append(
+            torch.optim.Muon(
+                [p for p in parameters if id(p) in inner], lr=muon_lr, weight_decay=0.01
+            )
+        )
     for step in range(steps):
         for optimizer, peak in zip(optimizers, (lr, muon_lr)):
-            for group in optimizer.param_groups: group["lr"] = peak * min(1, (step + 1) / warmup) * max(0.02, 1 - step / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = peak * min(1, (step + 1) / warmup) * max(0.02, 1 - step / steps)
         loss = batch_loss(step)
-        if not torch.isfinite(loss): raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate ({lr:g})")
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {step}; lower the learning rate ({lr:g})"
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers: optimizer.step(); optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(loss.item())
-        if on_step: on_step(step, losses[-1])
+        if on_step:
+            on_step(step, losses[-1])
     return losses

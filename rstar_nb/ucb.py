@@ -9,39 +9,44 @@ __all__ = ['ucb1', 'uct', 'puct', 'sibling_priors']
 import math
 
 # %% ../nbs/05_ucb.ipynb #6bebb682
-def ucb1(q:float,  # mean reward of the arm, in [0, 1]
-         visits:int,  # pulls of the arm
-         parent_visits:int,  # pulls of all arms together
-         c:float=math.sqrt(2),  # exploration constant; sqrt(2) is the one in Auer et al. 2002
-         ) -> float:
-    "Upper confidence bound of an arm; infinite for one never pulled."
+def ucb1(
+    q: float,  # mean reward of the arm, in [0, 1]
+    visits: int,  # pulls of the arm
+    parent_visits: int,  # pulls of all arms together
+    c: float = math.sqrt(2),  # exploration constant; sqrt(2) is the one in Auer et al. 2002
+) -> float:
+    """Upper confidence bound of an arm; infinite for one never pulled."""
     return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits) / visits)
 
 # %% ../nbs/05_ucb.ipynb #d17c8dbf
-def uct(q:float,  # mean reward of rollouts through the child, in [-1, 1]
-        visits:float,  # rollouts through the child
-        parent_visits:float,  # rollouts through its parent
-        prior:float=None,  # not used; there so that every rule takes the same arguments
-        c:float=2.0,  # exploration constant of the paper, section 4.2
-        ) -> float:
-    "UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); unvisited children come first."
+def uct(
+    q: float,  # mean reward of rollouts through the child, in [-1, 1]
+    visits: float,  # rollouts through the child
+    parent_visits: float,  # rollouts through its parent
+    prior: float | None = None,  # not used; there so that every rule takes the same arguments
+    c: float = 2.0,  # exploration constant of the paper, section 4.2
+) -> float:
+    """UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); unvisited children come first."""
     return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits or 1) / visits)
 
 # %% ../nbs/05_ucb.ipynb #a9e9fbc1
-def puct(q:float,  # mean reward of rollouts through the child, in [-1, 1]
-         visits:float,  # rollouts through the child
-         parent_visits:float,  # rollouts through its parent
-         prior:float=1.0,  # the policy's probability of the child among its siblings, in [0, 1]
-         c:float=2.0,  # exploration constant
-         ) -> float:
-    "PUCT of a child (Silver et al. 2017): the bonus follows the policy's prior."
+def puct(
+    q: float,  # mean reward of rollouts through the child, in [-1, 1]
+    visits: float,  # rollouts through the child
+    parent_visits: float,  # rollouts through its parent
+    prior: float = 1.0,  # the policy's probability of the child among its siblings, in [0, 1]
+    c: float = 2.0,  # exploration constant
+) -> float:
+    """PUCT of a child (Silver et al. 2017): the bonus follows the policy's prior."""
     return q + c * prior * math.sqrt(max(parent_visits, 1)) / (1 + visits)
 
 # %% ../nbs/05_ucb.ipynb #9676a9ba
-def sibling_priors(logprobs,  # log-probability of each sibling's step
-                   ) -> list:
-    "Probabilities of the siblings relative to one another; they sum to 1."
-    if not logprobs: return []
+def sibling_priors(
+    logprobs,  # log-probability of each sibling's step
+) -> list:
+    """Probabilities of the siblings relative to one another; they sum to 1."""
+    if not logprobs:
+        return []
     top = max(logprobs)
     weights = [math.exp(l - top) for l in logprobs]
     total = sum(weights)

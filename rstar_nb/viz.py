@@ -8,7 +8,12 @@ __all__ = ['INK', 'PAPER', 'GOLD', 'BORDERS', 'SIGNS', 'TEXT', 'children_of', 's
            'fitting_label', 'draw_tree', 'right_end', 'draw_legend', 'tree_text', 'Picture', 'show_trees', 'show_tree']
 
 # %% ../nbs/07_trees.ipynb #ca29f912
-import base64, io, re, textwrap, warnings
+import base64
+import io
+import re
+import textwrap
+import warnings
+
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,178 +21,339 @@ from matplotlib.textpath import TextPath
 
 # %% ../nbs/07_trees.ipynb #f4e886ad
 def children_of(tree, shown=None) -> dict:
-    "Node id -> ids of its children among `shown` (None = all), in order; what a broken tree lacks is left out."
+    """Node id -> ids of its children among `shown` (None = all), in order; what a broken tree lacks is left out."""
     n = len(tree.nodes)
-    return {i: [c for c in tree.nodes[i].children or [] if i < c < n and (shown is None or c in shown)] for i in range(n)}
+    return {
+        i: [c for c in tree.nodes[i].children or [] if i < c < n and (shown is None or c in shown)]
+        for i in range(n)
+    }
 
 # %% ../nbs/07_trees.ipynb #2a6aed09
 def stack(subtrees, gap=1.0):
-    "Rows at which subtrees, given as (top, bottom) contours, touch without overlap; and the contours of all together."
+    """Rows at which subtrees, given as (top, bottom) contours, touch without overlap; and the contours of all together."""
     rows, top, bottom = [], [], []
     for t, b in subtrees:
         row = max((bottom[d] - t[d] + gap for d in range(min(len(bottom), len(t)))), default=0.0)
         rows.append(row)
-        top += [row + x for x in t[len(top):]]
-        bottom[:len(b)] = [row + x for x in b]
+        top += [row + x for x in t[len(top) :]]
+        bottom[: len(b)] = [row + x for x in b]
     return rows, top, bottom
 
 # %% ../nbs/07_trees.ipynb #89e5079c
-def tidy_layout(tree,  # has `nodes`, each with `children`; a child has a higher position than its parent
-                shown=None,  # ids to lay out, with every ancestor; None = all
-                ) -> dict:
-    "Node id -> (column, row), the root in column 0. Same column: at least one row apart; a leaf's row is also free in the next column."
-    if not tree.nodes: return {}
+def tidy_layout(
+    tree,  # has `nodes`, each with `children`; a child has a higher position than its parent
+    shown=None,  # ids to lay out, with every ancestor; None = all
+) -> dict:
+    """Node id -> (column, row), the root in column 0. Same column: at least one row apart; a leaf's row is also free in the next column."""
+    if not tree.nodes:
+        return {}
     children, contour, offset = children_of(tree, shown), {}, {}
     for i in reversed(range(len(tree.nodes))):
-        if not children[i]: contour[i] = [0.0, 0.0], [0.0, 0.0]; continue
+        if not children[i]:
+            contour[i] = [0.0, 0.0], [0.0, 0.0]
+            continue
         rows, top, bottom = stack([contour.pop(c) for c in children[i]])
         middle = (rows[0] + rows[-1]) / 2
         offset.update(zip(children[i], (r - middle for r in rows)))
         contour[i] = [0.0] + [x - middle for x in top], [0.0] + [x - middle for x in bottom]
     place = {0: (0, -min(contour[0][0]))}
     for i in range(len(tree.nodes)):
-        if i in place: place.update({c: (place[i][0] + 1, place[i][1] + offset[c]) for c in children[i]})
+        if i in place:
+            place.update({c: (place[i][0] + 1, place[i][1] + offset[c]) for c in children[i]})
     return place
 
 # %% ../nbs/07_trees.ipynb #bbdf432a
-def path_to(tree, node:int) -> list:
-    "Ids from the root to `node`; stops where a broken tree has no parent."
+def path_to(tree, node: int) -> list:
+    """Ids from the root to `node`; stops where a broken tree has no parent."""
     path = [node]
-    while 0 <= tree.nodes[path[-1]].parent < path[-1]: path.append(tree.nodes[path[-1]].parent)
+    while 0 <= tree.nodes[path[-1]].parent < path[-1]:
+        path.append(tree.nodes[path[-1]].parent)
     return path[::-1]
 
+
 def best_end(tree) -> int:
-    "The end of the best trajectory: correct before unchecked, then by average Q; None if there is none that is not wrong."
+    """The end of the best trajectory: correct before unchecked, then by average Q; None if there is none that is not wrong."""
+
     def worth(n):
         path = path_to(tree, n.id)[1:]
         return n.correct is True, sum(tree.nodes[i].q_value for i in path) / max(len(path), 1)
-    ends = [n for n in tree.nodes[1:] if n.terminal and n.status == "ok" and n.correct is not False and (n.node_visits or n.correct)]
+
+    ends = [
+        n
+        for n in tree.nodes[1:]
+        if n.terminal
+        and n.status == "ok"
+        and n.correct is not False
+        and (n.node_visits or n.correct)
+    ]
     return max(ends, key=worth).id if ends else None
 
 # %% ../nbs/07_trees.ipynb #63fc1a17
-def visible_nodes(tree,
-                  limit:int=40,  # at most so many nodes, the kept paths apart
-                  keep=(),  # ids whose paths are always shown
-                  ) -> set:
-    "Ids worth drawing: all if they fit, else the most visited ones and the paths to `keep`."
-    if len(tree.nodes) <= limit: return set(range(len(tree.nodes)))
+def visible_nodes(
+    tree,
+    limit: int = 40,  # at most so many nodes, the kept paths apart
+    keep=(),  # ids whose paths are always shown
+) -> set:
+    """Ids worth drawing: all if they fit, else the most visited ones and the paths to `keep`."""
+    if len(tree.nodes) <= limit:
+        return set(range(len(tree.nodes)))
     ranked = sorted(tree.nodes, key=lambda n: (-n.node_visits, n.id))
     shown = {0} | {n.id for n in ranked[:limit] if n.node_visits}
     return shown.union(*(path_to(tree, i) for i in keep))
 
 # %% ../nbs/07_trees.ipynb #65d9f5c2
 def outcome(node) -> str:
-    "One of root, failed, correct, wrong, executed."
-    if node.parent < 0: return "root"
-    if node.status != "ok": return "failed"
+    """One of root, failed, correct, wrong, executed."""
+    if node.parent < 0:
+        return "root"
+    if node.status != "ok":
+        return "failed"
     return {True: "correct", False: "wrong"}.get(node.correct, "executed")
 
+
 def drawable(text, limit=400) -> str:
-    "`text` on one line, without characters that fonts rarely have."
+    """`text` on one line, without characters that fonts rarely have."""
     text = " ".join(str(text)[:limit].split())
     return "".join(c if c.isprintable() and ord(c) < 0x2E80 else "□" for c in text)
 
-def step_label(step:str, width:int=22, lines:int=2) -> str:
-    "The comment of a step, or its code, on at most `lines` lines of `width` characters."
+
+def step_label(step: str, width: int = 22, lines: int = 2) -> str:
+    """The comment of a step, or its code, on at most `lines` lines of `width` characters."""
     first, *rest = step.strip().split("\n") if step else [""]
-    text = first.lstrip("# ") if first.startswith("#") and first.strip("# ") else " ".join([first, *rest])
-    return "\n".join(textwrap.wrap(drawable(text), width, max_lines=lines, placeholder=" …", break_long_words=True))
+    text = (
+        first.lstrip("# ")
+        if first.startswith("#") and first.strip("# ")
+        else " ".join([first, *rest])
+    )
+    return "\n".join(
+        textwrap.wrap(
+            drawable(text), width, max_lines=lines, placeholder=" …", break_long_words=True
+        )
+    )
 
 # %% ../nbs/07_trees.ipynb #aa95cae9
 INK, PAPER, GOLD = "#222222", "#ffffff", "#f0c000"
-BORDERS = {"root": (INK, 1.2, "-"), "executed": (INK, 1.2, "-"), "failed": ("#888888", 1.4, (0, (1.5, 1))),
-           "correct": ("#00795a", 2.8, "-"), "wrong": ("#c04a00", 2.8, "-")}  # colour, width in points, dashes
+BORDERS = {
+    "root": (INK, 1.2, "-"),
+    "executed": (INK, 1.2, "-"),
+    "failed": ("#888888", 1.4, (0, (1.5, 1))),
+    "correct": ("#00795a", 2.8, "-"),
+    "wrong": ("#c04a00", 2.8, "-"),
+}  # colour, width in points, dashes
 SIGNS = {"correct": " ✓", "wrong": " ✗"}
 TEXT = dict(fontsize=7, parse_math=False, zorder=6, clip_on=False)
 
+
 def q_color(node) -> str:
-    "Fill of a node as #rrggbb: its Q, grey if nothing is known of it."
-    if not (node.node_visits or node.ppm is not None): return "#e4e4e4"
+    """Fill of a node as #rrggbb: its Q, grey if nothing is known of it."""
+    if not (node.node_visits or node.ppm is not None):
+        return "#e4e4e4"
     return mpl.colors.to_hex(mpl.colormaps["RdBu"](0.5 + 0.42 * max(-1.0, min(1.0, node.q_value))))
 
-def edge_width(visits:int, most:int) -> float:
-    "Width in points: thin for no visit, 5 for the most visited; grows with the square root."
+
+def edge_width(visits: int, most: int) -> float:
+    """Width in points: thin for no visit, 5 for the most visited; grows with the square root."""
     return 0.6 + 4.4 * (visits / most) ** 0.5 if most else 0.6
 
+
 def end_note(node) -> str:
-    "What is written to the right of a node: the answer, or why it failed."
-    if node.status != "ok": return drawable(node.error.split(":")[0] or node.status, 18)
+    """What is written to the right of a node: the answer, or why it failed."""
+    if node.status != "ok":
+        return drawable(node.error.split(":")[0] or node.status, 18)
     answer = f"{node.answer:.10g}" if isinstance(node.answer, float) else node.answer
     return f"= {drawable(answer, 16)}{SIGNS.get(outcome(node), '')}" if node.terminal else ""
 
 # %% ../nbs/07_trees.ipynb #f19124da
 def _edge(ax, start, end, width, chosen):
-    "A line that leaves the parent steeply and reaches the child level, so that text fits above it."
+    """A line that leaves the parent steeply and reaches the child level, so that text fits above it."""
     (x0, y0), (x1, y1) = start, end
     bend = x0 + 0.16
-    path = mpl.path.Path([(x0, y0), (bend, y0), (x0 + 0.04, y1), (bend + 0.04, y1), (x1, y1)], [1, 4, 4, 4, 2])
-    if chosen: ax.add_patch(mpl.patches.PathPatch(path, fc="none", ec=GOLD, lw=width + 6, capstyle="round", zorder=1))
-    ax.add_patch(mpl.patches.PathPatch(path, fc="none", ec="#8a8a8a", lw=width, capstyle="round", zorder=2))
+    path = mpl.path.Path(
+        [(x0, y0), (bend, y0), (x0 + 0.04, y1), (bend + 0.04, y1), (x1, y1)], [1, 4, 4, 4, 2]
+    )
+    if chosen:
+        ax.add_patch(
+            mpl.patches.PathPatch(
+                path, fc="none", ec=GOLD, lw=width + 6, capstyle="round", zorder=1
+            )
+        )
+    ax.add_patch(
+        mpl.patches.PathPatch(path, fc="none", ec="#8a8a8a", lw=width, capstyle="round", zorder=2)
+    )
+
 
 def _node(ax, node, at, chosen):
-    "A disc with its visits, coloured by Q, bordered by its outcome."
+    """A disc with its visits, coloured by Q, bordered by its outcome."""
     color, width, dashes = BORDERS[outcome(node)]
-    ax.scatter(*at, s=23 ** 2, color=GOLD if chosen else PAPER, zorder=3)
-    ax.scatter(*at, s=16 ** 2, facecolor=q_color(node), edgecolor=color, linewidth=width, linestyle=dashes, zorder=4)
+    ax.scatter(*at, s=23**2, color=GOLD if chosen else PAPER, zorder=3)
+    ax.scatter(
+        *at,
+        s=16**2,
+        facecolor=q_color(node),
+        edgecolor=color,
+        linewidth=width,
+        linestyle=dashes,
+        zorder=4,
+    )
     ink = PAPER if abs(node.q_value) > 0.75 and node.visits else INK
-    ax.text(*at, str(node.node_visits or ""), color=ink, fontsize=7, ha="center", va="center", zorder=5)
+    ax.text(
+        *at, str(node.node_visits or ""), color=ink, fontsize=7, ha="center", va="center", zorder=5
+    )
 
 # %% ../nbs/07_trees.ipynb #ba027114
-def text_width(text:str, size:float=7) -> float:
-    "Inches that `text` takes in the default font."
-    return max((TextPath((0, 0), line, size=size, usetex=False).get_extents().width / 72 for line in text.replace("$", "S").split("\n") if line.strip()), default=0.0)
+def text_width(text: str, size: float = 7) -> float:
+    """Inches that `text` takes in the default font."""
+    return max(
+        (
+            TextPath((0, 0), line, size=size, usetex=False).get_extents().width / 72
+            for line in text.replace("$", "S").split("\n")
+            if line.strip()
+        ),
+        default=0.0,
+    )
 
-def fitting_label(step:str, inches:float, note:str="") -> str:
-    "`step_label` with `note` behind it, no wider than `inches`."
+
+def fitting_label(step: str, inches: float, note: str = "") -> str:
+    """`step_label` with `note` behind it, no wider than `inches`."""
     for chars in range(max(4, int(inches * 20)), 3, -1):
         label = step_label(step, chars) + note
-        if text_width(label) <= inches: break
+        if text_width(label) <= inches:
+            break
     return label
 
 # %% ../nbs/07_trees.ipynb #6754120b
-def draw_tree(ax, tree,
-              chosen=None,  # ids on the marked path
-              limit:int=40,  # most nodes drawn
-              column:float=1.5,  # inches from a column to the next
-              ) -> tuple:
-    "Draw on axes `ax`, one unit a column and a row; returns the number of (columns, rows) used."
+def draw_tree(
+    ax,
+    tree,
+    chosen=None,  # ids on the marked path
+    limit: int = 40,  # most nodes drawn
+    column: float = 1.5,  # inches from a column to the next
+) -> tuple:
+    """Draw on axes `ax`, one unit a column and a row; returns the number of (columns, rows) used."""
     chosen = set(chosen or [])
     shown = visible_nodes(tree, limit, chosen)
     place, children = tidy_layout(tree, shown), children_of(tree)
     most = max((tree.nodes[c].node_visits for c in shown if c), default=0)
-    if not place: ax.text(0, 0, "an empty tree", color=INK, **TEXT)
+    if not place:
+        ax.text(0, 0, "an empty tree", color=INK, **TEXT)
     for i, at in place.items():
         n = tree.nodes[i]
-        if n.parent in place and i: _edge(ax, place[n.parent], at, edge_width(n.node_visits, most), {i, n.parent} <= chosen)
+        if n.parent in place and i:
+            _edge(ax, place[n.parent], at, edge_width(n.node_visits, most), {i, n.parent} <= chosen)
         _node(ax, n, at, i in chosen)
         hidden = sum(c not in place for c in children[i])
         label = fitting_label(n.step, 0.79 * column - 0.15, f"  +{hidden}" if hidden else "")
-        ax.text(at[0] - (0.79 if i else 0.1), at[1] - (0.35 if not i else 0.21 if i in chosen else 0.15), label, color=INK, va="bottom", linespacing=1.0, **TEXT)
-        ax.text(at[0] + 0.2 / column, at[1], end_note(n), color=BORDERS[outcome(n)][0], va="center", weight="bold", **TEXT)
-    columns, rows = max((x for x, _ in place.values()), default=0) + 1, max((y for _, y in place.values()), default=0) + 1
-    ax.set(xlim=(-0.25, right_end(tree, place, column)), ylim=(rows - 0.4, -0.8)); ax.set_axis_off()
+        ax.text(
+            at[0] - (0.79 if i else 0.1),
+            at[1] - (0.35 if not i else 0.21 if i in chosen else 0.15),
+            label,
+            color=INK,
+            va="bottom",
+            linespacing=1.0,
+            **TEXT,
+        )
+        ax.text(
+            at[0] + 0.2 / column,
+            at[1],
+            end_note(n),
+            color=BORDERS[outcome(n)][0],
+            va="center",
+            weight="bold",
+            **TEXT,
+        )
+    columns, rows = (
+        max((x for x, _ in place.values()), default=0) + 1,
+        max((y for _, y in place.values()), default=0) + 1,
+    )
+    ax.set(xlim=(-0.25, right_end(tree, place, column)), ylim=(rows - 0.4, -0.8))
+    ax.set_axis_off()
     return columns, rows
 
-def right_end(tree, place:dict, column:float) -> float:
-    "Where the drawing ends, in columns: behind the last one, and behind every note."
-    notes = [x + (0.28 + 1.15 * text_width(note)) / column for i, (x, _) in place.items() if (note := end_note(tree.nodes[i]))]  # bold letters are wider
+
+def right_end(tree, place: dict, column: float) -> float:
+    """Where the drawing ends, in columns: behind the last one, and behind every note."""
+    notes = [
+        x + (0.28 + 1.15 * text_width(note)) / column
+        for i, (x, _) in place.items()
+        if (note := end_note(tree.nodes[i]))
+    ]  # bold letters are wider
     return max([max((x for x, _ in place.values()), default=0) + 0.7, *notes])
 
 # %% ../nbs/07_trees.ipynb #a7cba926
 def draw_legend(ax):
-    "The meaning of borders, widths and colours, on axes of their own."
-    def disc(kind): return ax.scatter([], [], s=90, facecolor=PAPER, edgecolor=BORDERS[kind][0], linewidth=BORDERS[kind][1], linestyle=BORDERS[kind][2])
-    def line(width, color="#8a8a8a"): return Line2D([], [], lw=width, color=color)
-    shades = [Line2D([], [], marker="s", ms=9, mec="#bbbbbb", ls="none", mfc=mpl.colors.to_hex(mpl.colormaps["RdBu"](0.5 + 0.42 * q))) for q in (-1, 0, 1)]
-    handles = [*shades, Line2D([], [], marker="s", ms=9, mec="#bbbbbb", mfc="#e4e4e4", ls="none"), disc("executed"), disc("failed"), disc("correct"), disc("wrong"), line(0.6), line(5), line(6, GOLD)]
-    names = ["Q = -1", "Q = 0", "Q = +1", "not visited", "ran", "did not run", "correct ✓", "wrong ✗", "few visits", "many visits", "followed path"]
-    ax.legend(handles, names, loc="center", ncols=6, fontsize=7, frameon=False, labelcolor=INK, handlelength=1.4, columnspacing=1.2)
+    """The meaning of borders, widths and colours, on axes of their own."""
+
+    def disc(kind):
+        return ax.scatter(
+            [],
+            [],
+            s=90,
+            facecolor=PAPER,
+            edgecolor=BORDERS[kind][0],
+            linewidth=BORDERS[kind][1],
+            linestyle=BORDERS[kind][2],
+        )
+
+    def line(width, color="#8a8a8a"):
+        return Line2D([], [], lw=width, color=color)
+
+    shades = [
+        Line2D(
+            [],
+            [],
+            marker="s",
+            ms=9,
+            mec="#bbbbbb",
+            ls="none",
+            mfc=mpl.colors.to_hex(mpl.colormaps["RdBu"](0.5 + 0.42 * q)),
+        )
+        for q in (-1, 0, 1)
+    ]
+    handles = [
+        *shades,
+        Line2D([], [], marker="s", ms=9, mec="#bbbbbb", mfc="#e4e4e4", ls="none"),
+        disc("executed"),
+        disc("failed"),
+        disc("correct"),
+        disc("wrong"),
+        line(0.6),
+        line(5),
+        line(6, GOLD),
+    ]
+    names = [
+        "Q = -1",
+        "Q = 0",
+        "Q = +1",
+        "not visited",
+        "ran",
+        "did not run",
+        "correct ✓",
+        "wrong ✗",
+        "few visits",
+        "many visits",
+        "followed path",
+    ]
+    ax.legend(
+        handles,
+        names,
+        loc="center",
+        ncols=6,
+        fontsize=7,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
     ax.set_axis_off()
 
 # %% ../nbs/07_trees.ipynb #9c4836ef
-def tree_text(tree, chosen=None, limit:int=40) -> str:
-    "The tree as indented lines: mark of the followed path, visits, Q, label, answer or error."
-    shown, lines, todo = visible_nodes(tree, limit, chosen or []), [], [(0, 0)] if tree.nodes else []
+def tree_text(tree, chosen=None, limit: int = 40) -> str:
+    """The tree as indented lines: mark of the followed path, visits, Q, label, answer or error."""
+    shown, lines, todo = (
+        visible_nodes(tree, limit, chosen or []),
+        [],
+        [(0, 0)] if tree.nodes else [],
+    )
     children = children_of(tree)
     while todo:
         i, depth = todo.pop()
@@ -195,74 +361,165 @@ def tree_text(tree, chosen=None, limit:int=40) -> str:
         label = step_label(n.step, 60, 1) if i else drawable(tree.question, 80)
         q = f"Q={n.q_value:+.2f}" if n.node_visits or n.ppm is not None else "Q=  ?  "
         hidden = sum(c not in shown for c in children[i])
-        lines.append(" ".join(filter(None, ["*" if i in (chosen or []) else " ", "  " * depth + f"N={n.node_visits}", q, label, end_note(n), hidden and f"+{hidden}"])))
+        lines.append(
+            " ".join(
+                filter(
+                    None,
+                    [
+                        "*" if i in (chosen or []) else " ",
+                        "  " * depth + f"N={n.node_visits}",
+                        q,
+                        label,
+                        end_note(n),
+                        hidden and f"+{hidden}",
+                    ],
+                )
+            )
+        )
         todo += [(c, depth + 1) for c in reversed(children[i]) if c in shown]
     return "\n".join(lines) or "an empty tree"
 
 # %% ../nbs/07_trees.ipynb #540802ca
 class Picture:
-    "A drawn figure that shows itself as PNG, SVG and text."
-    def __init__(self, figure, text): self.figure, self.text = figure, text
+    """A drawn figure that shows itself as PNG, SVG and text."""
+
+    def __init__(self, figure, text):
+        self.figure, self.text = figure, text
+
     def _save(self, **kw):
         out = io.BytesIO()
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rstar_nb"}), warnings.catch_warnings():
+        with (
+            mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rstar_nb"}),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             self.figure.savefig(out, facecolor=PAPER, **kw)
         return out.getvalue()
-    def png(self, dpi=120) -> bytes: return self._save(format="png", dpi=dpi, metadata={"Software": None})
-    def svg(self) -> str: return self._save(format="svg", metadata={"Date": None}).decode()
+
+    def png(self, dpi=120) -> bytes:
+        return self._save(format="png", dpi=dpi, metadata={"Software": None})
+
+    def svg(self) -> str:
+        return self._save(format="svg", metadata={"Date": None}).decode()
+
     def save(self, path):
-        "Write to `path`; its ending says how: .png, .svg or .txt."
+        """Write to `path`; its ending says how: .png, .svg or .txt."""
         kind = str(path).rsplit(".", 1)[-1]
-        with open(path, "wb") as f: f.write({"png": self.png, "svg": lambda: self.svg().encode(), "txt": lambda: self.text.encode()}[kind]())
-    def __repr__(self): return self.text
+        with open(path, "wb") as f:
+            f.write(
+                {
+                    "png": self.png,
+                    "svg": lambda: self.svg().encode(),
+                    "txt": lambda: self.text.encode(),
+                }[kind]()
+            )
+
+    def __repr__(self):
+        return self.text
+
     def _repr_mimebundle_(self, include=None, exclude=None):
         width, height = (round(80 * x) for x in self.figure.get_size_inches())
         svg = self.svg()
         # JupyterLab shows an SVG in its own size: a wide one would be cut off at the edge. Without a size it fills the page.
-        if width > 660: svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
-        data = {"image/png": base64.b64encode(self.png()).decode(), "image/svg+xml": svg, "text/plain": self.text}
+        if width > 660:
+            svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
+        data = {
+            "image/png": base64.b64encode(self.png()).decode(),
+            "image/svg+xml": svg,
+            "text/plain": self.text,
+        }
         return data, {"image/png": {"width": width, "height": height}}
 
 # %% ../nbs/07_trees.ipynb #7752afb1
-def show_trees(trees,
-               titles=None,  # one for each tree; None = the questions
-               chosen=None,  # for each tree: id of the node to follow; None = the best end of each
-               limit:int=24,  # most nodes drawn of each
-               column:float=1.2,  # inches
-               over:str="",  # a line above all of them
-               ) -> Picture:
-    "Trees side by side, one legend."
+def show_trees(
+    trees,
+    titles=None,  # one for each tree; None = the questions
+    chosen=None,  # for each tree: id of the node to follow; None = the best end of each
+    limit: int = 24,  # most nodes drawn of each
+    column: float = 1.2,  # inches
+    over: str = "",  # a line above all of them
+) -> Picture:
+    """Trees side by side, one legend."""
     trees, titles = list(trees), list(titles or [t.question for t in trees])
     ends = list(chosen) if chosen is not None else [best_end(t) for t in trees]
     paths = [path_to(t, e) if e is not None else [] for t, e in zip(trees, ends)]
     sizes = [_size(t, visible_nodes(t, limit, p), column) for t, p in zip(trees, paths)]
     gap, foot = 0.25, 0.55
-    total, tall = max(sum(w for w, _ in sizes) + gap * (len(sizes) - 1), 6.4), max((h for _, h in sizes), default=0.5)
+    total, tall = (
+        max(sum(w for w, _ in sizes) + gap * (len(sizes) - 1), 6.4),
+        max((h for _, h in sizes), default=0.5),
+    )
     top = textwrap.wrap(drawable(over), int(13 * total), max_lines=3, placeholder=" …")
-    heads = [textwrap.wrap(drawable(q), max(20, int(13 * (total if len(sizes) == 1 else w))), max_lines=3, placeholder=" …") for q, (w, _) in zip(titles, sizes)]
+    heads = [
+        textwrap.wrap(
+            drawable(q),
+            max(20, int(13 * (total if len(sizes) == 1 else w))),
+            max_lines=3,
+            placeholder=" …",
+        )
+        for q, (w, _) in zip(titles, sizes)
+    ]
     above = 0.2 * len(top) + 0.06 if top else 0.0
     high = tall + foot + above + 0.15 + 0.16 * max(map(len, heads), default=0)
     fig, left = Figure(figsize=(total, high)), 0.0
-    def write(x, down, lines): fig.text((x + 0.05) / total, 1 - (down + 0.08) / high, "\n".join(lines), fontsize=9, va="top", color=INK, parse_math=False)
+
+    def write(x, down, lines):
+        fig.text(
+            (x + 0.05) / total,
+            1 - (down + 0.08) / high,
+            "\n".join(lines),
+            fontsize=9,
+            va="top",
+            color=INK,
+            parse_math=False,
+        )
+
     write(0, 0, top)
     for t, p, lines, (w, h) in zip(trees, paths, heads, sizes):
-        draw_tree(fig.add_axes([left / total, (foot + tall - h) / high, w / total, h / high]), t, p, limit, column)
+        draw_tree(
+            fig.add_axes([left / total, (foot + tall - h) / high, w / total, h / high]),
+            t,
+            p,
+            limit,
+            column,
+        )
         write(left, above, lines)
         left += w + gap
     draw_legend(fig.add_axes([0, 0, 1, foot / high]))
-    return Picture(fig, "\n\n".join(filter(None, [over, *(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles))])))
+    return Picture(
+        fig,
+        "\n\n".join(
+            filter(
+                None,
+                [
+                    over,
+                    *(f"{q}\n{tree_text(t, p, limit)}" for t, p, q in zip(trees, paths, titles)),
+                ],
+            )
+        ),
+    )
+
 
 def _size(tree, shown, column) -> tuple:
-    "Inches (width, height) a tree needs."
+    """Inches (width, height) a tree needs."""
     place = tidy_layout(tree, shown)
-    return column * (right_end(tree, place, column) + 0.25), 0.44 * (max((y for _, y in place.values()), default=0) + 1.5)
+    return column * (right_end(tree, place, column) + 0.25), 0.44 * (
+        max((y for _, y in place.values()), default=0) + 1.5
+    )
 
-def show_tree(tree,
-              chosen:int=None,  # id of the node to follow; None = the best end
-              limit:int=40,  # most nodes drawn
-              column:float=1.5,  # inches from a step to the next
-              title:str=None,  # None = the question
-              ) -> Picture:
-    "A picture of a search tree: PNG, SVG and text."
-    return show_trees([tree], [title or tree.question], [best_end(tree) if chosen is None else chosen], limit, column)
+
+def show_tree(
+    tree,
+    chosen: int | None = None,  # id of the node to follow; None = the best end
+    limit: int = 40,  # most nodes drawn
+    column: float = 1.5,  # inches from a step to the next
+    title: str | None = None,  # None = the question
+) -> Picture:
+    """A picture of a search tree: PNG, SVG and text."""
+    return show_trees(
+        [tree],
+        [title or tree.question],
+        [best_end(tree) if chosen is None else chosen],
+        limit,
+        column,
+    )

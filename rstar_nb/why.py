@@ -7,9 +7,12 @@ __all__ = ['ALL', 'differences', 'differences_text', 'plot_capacity', 'skeleton'
            'approaches', 'curves', 'lost_tree']
 
 # %% ../nbs/12_why_it_works.ipynb #a3359bea
-import json, re
+import json
+import re
 from pathlib import Path
+
 from matplotlib.figure import Figure
+
 from .evaluation import tally
 from .evolve import load_settings, seed_rows
 from .inference import STRATEGIES, think
@@ -20,141 +23,393 @@ from .store import read_lines
 from .viz import Picture
 
 # %% ../nbs/12_why_it_works.ipynb #1b1b0309
-def differences(rows, base:str="full") -> list:
-    "Each arm against `base`, seed by seed, in points: accuracy of the policy alone after the last round, its half-width, coverage of the last round. `verdict` is 'better' or 'worse' only if several seeds agree beyond their half-widths."
+def differences(rows, base: str = "full") -> list:
+    """Each arm against `base`, seed by seed, in points: accuracy of the policy alone after the last round, its half-width, coverage of the last round. `verdict` is 'better' or 'worse' only if several seeds agree beyond their half-widths."""
     full, found = {r["seed"]: r for r in rows if r["arm"] == base}, {}
     for r in rows:
-        if r["arm"] == base or r["seed"] not in full: continue
+        if r["arm"] == base or r["seed"] not in full:
+            continue
         f = full[r["seed"]]
         (p, n), (q, m) = (r["policy"][-1], r["n"]), (f["policy"][-1], f["n"])
-        half = 1.96 * (p * (1 - p) / n + q * (1 - q) / m) ** .5
-        covered = None if r["coverage"][-1] is None or f["coverage"][-1] is None else round(100 * (r["coverage"][-1] - f["coverage"][-1]), 1)
-        found.setdefault(r["arm"], []).append(dict(seed=r["seed"], points=round(100 * (p - q), 1), half=round(100 * half, 1), coverage=covered))
+        half = 1.96 * (p * (1 - p) / n + q * (1 - q) / m) ** 0.5
+        covered = (
+            None
+            if r["coverage"][-1] is None or f["coverage"][-1] is None
+            else round(100 * (r["coverage"][-1] - f["coverage"][-1]), 1)
+        )
+        found.setdefault(r["arm"], []).append(
+            dict(
+                seed=r["seed"],
+                points=round(100 * (p - q), 1),
+                half=round(100 * half, 1),
+                coverage=covered,
+            )
+        )
     sure = lambda seeds, sign: len(seeds) > 1 and all(sign * s["points"] > s["half"] for s in seeds)
-    return [dict(arm=arm, seeds=seeds, verdict="one seed" if len(seeds) < 2 else "better" if sure(seeds, 1) else "worse" if sure(seeds, -1) else "not told apart") for arm, seeds in found.items()]
+    return [
+        dict(
+            arm=arm,
+            seeds=seeds,
+            verdict="one seed"
+            if len(seeds) < 2
+            else "better"
+            if sure(seeds, 1)
+            else "worse"
+            if sure(seeds, -1)
+            else "not told apart",
+        )
+        for arm, seeds in found.items()
+    ]
+
 
 def differences_text(found) -> str:
-    "One line per arm."
+    """One line per arm."""
     signed = lambda x: "-" if x is None else f"{x:+.1f}"
-    return "\n".join([f"{'arm':<14} {'verdict':<15} points against the full arm, by seed"] + [f"{d['arm']:<14} {d['verdict']:<15} " + "   ".join(f"{signed(s['points'])} (half-width {s['half']}; coverage {signed(s['coverage'])})" for s in d["seeds"]) for d in found])
+    return "\n".join(
+        [f"{'arm':<14} {'verdict':<15} points against the full arm, by seed"]
+        + [
+            f"{d['arm']:<14} {d['verdict']:<15} "
+            + "   ".join(
+                f"{signed(s['points'])} (half-width {s['half']}; coverage {signed(s['coverage'])})"
+                for s in d["seeds"]
+            )
+            for d in found
+        ]
+    )
 
 # %% ../nbs/12_why_it_works.ipynb #54bda395
 def plot_capacity(rows) -> Picture:
-    "Accuracy of the base and after the last round, for the smaller, the default and the larger model; a line for each seed."
+    """Accuracy of the base and after the last round, for the smaller, the default and the larger model; a line for each seed."""
     names = ["smaller_model", "full", "larger_model"]
-    fig = Figure(figsize=(5, 2.8)); ax = fig.subplots()
+    fig = Figure(figsize=(5, 2.8))
+    ax = fig.subplots()
     for seed in sorted({r["seed"] for r in rows}):
         of = {r["arm"]: r["policy"] for r in rows if r["seed"] == seed}
         at = [i for i, n in enumerate(names) if n in of]
-        for which, style, color in ((0, "--", "0.55"), (-1, "-", "C0")): ax.plot(at, [100 * of[names[i]][which] for i in at], style, marker="o", ms=4, color=color, label=("base" if which == 0 else "after the last round") if seed == min(r["seed"] for r in rows) else None)
-    ax.set(xticks=range(3), xticklabels=["half as wide", "default", "twice as wide"], ylabel="policy alone, %"); ax.grid(axis="y", color="#e4e4e4"); ax.legend(fontsize=8)
+        for which, style, color in ((0, "--", "0.55"), (-1, "-", "C0")):
+            ax.plot(
+                at,
+                [100 * of[names[i]][which] for i in at],
+                style,
+                marker="o",
+                ms=4,
+                color=color,
+                label=("base" if which == 0 else "after the last round")
+                if seed == min(r["seed"] for r in rows)
+                else None,
+            )
+    ax.set(
+        xticks=range(3),
+        xticklabels=["half as wide", "default", "twice as wide"],
+        ylabel="policy alone, %",
+    )
+    ax.grid(axis="y", color="#e4e4e4")
+    ax.legend(fontsize=8)
     fig.tight_layout()
-    return Picture(fig, "\n".join(f"{r['arm']}, seed {r['seed']}: {100 * r['policy'][0]:.1f} -> {100 * r['policy'][-1]:.1f} %" for r in rows if r["arm"] in names))
+    return Picture(
+        fig,
+        "\n".join(
+            f"{r['arm']}, seed {r['seed']}: {100 * r['policy'][0]:.1f} -> {100 * r['policy'][-1]:.1f} %"
+            for r in rows
+            if r["arm"] in names
+        ),
+    )
 
 # %% ../nbs/12_why_it_works.ipynb #975751b7
 def skeleton(steps) -> str:
-    "A program with its numbers masked: what is left is the method."
+    """A program with its numbers masked: what is left is the method."""
     return re.sub(r"\d+(\.\d+)?", "#", code_only(steps))
 
-def greedy_solved(tree:dict) -> bool:
-    "Was the first program of a tree from `search.jsonl` right?"
+
+def greedy_solved(tree: dict) -> bool:
+    """Was the first program of a tree from `search.jsonl` right?"""
     first = next((e for e in tree["events"] if e["kind"] == "execute"), None)
     return first is not None and tree["nodes"][first["nodes"][-1]].get("correct") is True
 
+
 def plateau(run) -> dict:
-    "What flattens in a run. Per round: what a greedy program, one change and the trees solved, what stays unsolved, how much of the training data has a form that neither the worked examples nor an earlier round had; and the test problems no round solves."
+    """What flattens in a run. Per round: what a greedy program, one change and the trees solved, what stays unsolved, how much of the training data has a form that neither the worked examples nor an earlier round had; and the test problems no round solves."""
     run, rounds = Path(run), []
-    seen = {skeleton(r["steps"]) for r in seed_rows(load_settings(run), 1)}  # of the base's worked examples
+    seen = {
+        skeleton(r["steps"]) for r in seed_rows(load_settings(run), 1)
+    }  # of the base's worked examples
     settings = json.loads((run / "config.json").read_text())["settings"]
     for k in range(1, 1 + max(m["round"] for m in read_lines(run / "metrics.jsonl"))):
-        trees, rows = read_lines(run / f"round_{k}" / "search.jsonl"), read_lines(run / f"round_{k}" / "selected.jsonl")
+        trees, rows = (
+            read_lines(run / f"round_{k}" / "search.jsonl"),
+            read_lines(run / f"round_{k}" / "selected.jsonl"),
+        )
         # A grown tree begins with a selection; the tree of the cheap passes begins with the greedy program.
         grown = [bool(t["events"]) and t["events"][0]["kind"] == "select" for t in trees]
-        part = lambda some: dict(n=len(some), solved=sum(t["solved"] for t in some), tokens=sum(t["tokens"] for t in some), by_level=tally(some, "solved")["by_level"])
+        part = lambda some: dict(
+            n=len(some),
+            solved=sum(t["solved"] for t in some),
+            tokens=sum(t["tokens"] for t in some),
+            by_level=tally(some, "solved")["by_level"],
+        )
         cheap = [t for t, g in zip(trees, grown) if not g]
         greedy = sum(greedy_solved(t) for t in cheap)
         masked = [skeleton(r["steps"]) for r in rows]
-        wrong = settings["trees"][min(k, len(settings["trees"])) - 1]  # of the grown trees, those for problems no cheap program solved; the others had a right answer before
-        rounds.append(dict(round=k, cheap=part(cheap), greedy=greedy, changed=sum(t["solved"] for t in cheap) - greedy, grown=part(some := [t for t, g in zip(trees, grown) if g]), added=sum(t["solved"] for t in some) - max(0, len(some) - wrong), wrong=min(wrong, len(some)), coverage=tally(trees, "solved"),
-                           rows=len(rows), skeletons=len(set(masked)), rows_with_a_new_one=sum(m not in seen for m in masked), new_skeletons=len(set(masked) - seen)))
+        wrong = settings[
+            "trees"
+        ][
+            min(k, len(settings["trees"])) - 1
+        ]  # of the grown trees, those for problems no cheap program solved; the others had a right answer before
+        rounds.append(
+            dict(
+                round=k,
+                cheap=part(cheap),
+                greedy=greedy,
+                changed=sum(t["solved"] for t in cheap) - greedy,
+                grown=part(some := [t for t, g in zip(trees, grown) if g]),
+                added=sum(t["solved"] for t in some) - max(0, len(some) - wrong),
+                wrong=min(wrong, len(some)),
+                coverage=tally(trees, "solved"),
+                rows=len(rows),
+                skeletons=len(set(masked)),
+                rows_with_a_new_one=sum(m not in seen for m in masked),
+                new_skeletons=len(set(masked) - seen),
+            )
+        )
         seen |= set(masked)
     tests = {}
     for k in range(1 + rounds[-1]["round"]):
         for r in read_lines(run / f"round_{k}" / "eval.jsonl"):
-            if r["strategy"] == "greedy" and r["split"] == "test": tests.setdefault(r["problem_id"], dict(level=r["level"], subject=r["subject"], right=[]))["right"].append(bool(r["correct"]))
-    for t in tests.values(): t["never"], t["first"], t["lost"] = not any(t["right"]), t["right"].index(True) if any(t["right"]) else None, any(t["right"]) and not t["right"][-1]
+            if r["strategy"] == "greedy" and r["split"] == "test":
+                tests.setdefault(
+                    r["problem_id"], dict(level=r["level"], subject=r["subject"], right=[])
+                )["right"].append(bool(r["correct"]))
+    for t in tests.values():
+        t["never"], t["first"], t["lost"] = (
+            not any(t["right"]),
+            t["right"].index(True) if any(t["right"]) else None,
+            any(t["right"]) and not t["right"][-1],
+        )
     grid = {}
-    for t in tests.values(): cell = grid.setdefault(f"{t['subject']}/{t['level']}", [0, 0]); cell[0] += t["right"][-1]; cell[1] += 1
-    return dict(rounds=rounds, never=tally(tests.values(), "never"), lost=tally(tests.values(), "lost"), last=grid)
+    for t in tests.values():
+        cell = grid.setdefault(f"{t['subject']}/{t['level']}", [0, 0])
+        cell[0] += t["right"][-1]
+        cell[1] += 1
+    return dict(
+        rounds=rounds,
+        never=tally(tests.values(), "never"),
+        lost=tally(tests.values(), "lost"),
+        last=grid,
+    )
 
 # %% ../nbs/12_why_it_works.ipynb #6ab0b0be
 def plot_plateau(found) -> Picture:
-    "Three panels from `plateau`: coverage by level and round, training rows with and without a new form, accuracy of the last policy by subject and level."
-    fig = Figure(figsize=(10.5, 3.1)); a, b, c = fig.subplots(1, 3)
+    """Three panels from `plateau`: coverage by level and round, training rows with and without a new form, accuracy of the last policy by subject and level."""
+    fig = Figure(figsize=(10.5, 3.1))
+    a, b, c = fig.subplots(1, 3)
     ks = [r["round"] for r in found["rounds"]]
-    for i, level in enumerate(sorted({l for r in found["rounds"] for l in r["coverage"]["by_level"]})):
-        points = [(r["round"], *r["coverage"]["by_level"][level]) for r in found["rounds"] if level in r["coverage"]["by_level"]]
-        a.plot([k for k, _, _ in points], [100 * x / n for _, x, n in points], marker="o", ms=4, label=f"level {level}", color=f"C{i}")
-    a.set(title="training problems solved", xlabel="round", ylabel="%", xticks=ks, ylim=(0, 100)); a.legend(fontsize=7)
-    new, old = [r["rows_with_a_new_one"] for r in found["rounds"]], [r["rows"] - r["rows_with_a_new_one"] for r in found["rounds"]]
-    b.bar(ks, new, label="form is new"); b.bar(ks, old, bottom=new, color="0.75", label="form was there before")
-    b.set(title="training rows", xlabel="round", xticks=ks, ylim=(0, 1.3 * max(x + y for x, y in zip(new, old)))); b.legend(fontsize=7, loc="upper left")
+    for i, level in enumerate(
+        sorted({l for r in found["rounds"] for l in r["coverage"]["by_level"]})
+    ):
+        points = [
+            (r["round"], *r["coverage"]["by_level"][level])
+            for r in found["rounds"]
+            if level in r["coverage"]["by_level"]
+        ]
+        a.plot(
+            [k for k, _, _ in points],
+            [100 * x / n for _, x, n in points],
+            marker="o",
+            ms=4,
+            label=f"level {level}",
+            color=f"C{i}",
+        )
+    a.set(title="training problems solved", xlabel="round", ylabel="%", xticks=ks, ylim=(0, 100))
+    a.legend(fontsize=7)
+    new, old = (
+        [r["rows_with_a_new_one"] for r in found["rounds"]],
+        [r["rows"] - r["rows_with_a_new_one"] for r in found["rounds"]],
+    )
+    b.bar(ks, new, label="form is new")
+    b.bar(ks, old, bottom=new, color="0.75", label="form was there before")
+    b.set(
+        title="training rows",
+        xlabel="round",
+        xticks=ks,
+        ylim=(0, 1.3 * max(x + y for x, y in zip(new, old))),
+    )
+    b.legend(fontsize=7, loc="upper left")
     subjects, levels = (sorted({k.split("/")[i] for k in found["last"]}) for i in (0, 1))
-    share = [[100 * found["last"].get(f"{s}/{l}", [0, 1])[0] / max(1, found["last"].get(f"{s}/{l}", [0, 1])[1]) for l in levels] for s in subjects]
+    share = [
+        [
+            100
+            * found["last"].get(f"{s}/{l}", [0, 1])[0]
+            / max(1, found["last"].get(f"{s}/{l}", [0, 1])[1])
+            for l in levels
+        ]
+        for s in subjects
+    ]
     c.imshow(share, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto")
     for y, row in enumerate(share):
-        for x, v in enumerate(row): c.text(x, y, f"{v:.0f}", ha="center", va="center", fontsize=8)
+        for x, v in enumerate(row):
+            c.text(x, y, f"{v:.0f}", ha="center", va="center", fontsize=8)
     ns = [n for _, n in found["last"].values()]
-    c.set(title=f"last policy, % of {min(ns)}-{max(ns)}", xticks=range(len(levels)), xticklabels=levels, xlabel="level", yticks=range(len(subjects)), yticklabels=subjects)
+    c.set(
+        title=f"last policy, % of {min(ns)}-{max(ns)}",
+        xticks=range(len(levels)),
+        xticklabels=levels,
+        xlabel="level",
+        yticks=range(len(subjects)),
+        yticklabels=subjects,
+    )
     fig.tight_layout()
     worst = sorted(found["last"].items(), key=lambda kv: kv[1][0] / kv[1][1])[:6]
-    return Picture(fig, "\n".join([f"round {r['round']}: {r['coverage']['correct']} of {r['coverage']['n']} solved, {r['rows_with_a_new_one']} of {r['rows']} rows new in form" for r in found["rounds"]] + [f"{k}: {x} of {n}" for k, (x, n) in worst]))
+    return Picture(
+        fig,
+        "\n".join(
+            [
+                f"round {r['round']}: {r['coverage']['correct']} of {r['coverage']['n']} solved, {r['rows_with_a_new_one']} of {r['rows']} rows new in form"
+                for r in found["rounds"]
+            ]
+            + [f"{k}: {x} of {n}" for k, (x, n) in worst]
+        ),
+    )
 
 # %% ../nbs/12_why_it_works.ipynb #5463e4ea
 def approaches(rows, curves=None) -> list:
-    "The three ways of the popular telling with what was measured: accuracy, tokens generated, CPU minutes, by seed."
+    """The three ways of the popular telling with what was measured: accuracy, tokens generated, CPU minutes, by seed."""
     of = lambda arm, key: [key(r) for r in rows if r["arm"] == arm]
-    cost = lambda r: f"{100 * r['policy'][-1]:.1f} %, {r['tokens'] / 1000:,.0f}k tokens written, {r['cpu_minutes']} CPU min"
-    table = [dict(approach="written solutions (for: frontier training)", told="$100M+, few labs", measured=of("gold", cost)),
-             dict(approach="self-evolution", told="about $1M, any research lab", measured=of("full", cost)),
-             dict(approach="the base alone", told="-", measured=of("full", lambda r: f"{100 * r['policy'][0]:.1f} %"))]
+    cost = lambda r: (
+        f"{100 * r['policy'][-1]:.1f} %, {r['tokens'] / 1000:,.0f}k tokens written, {r['cpu_minutes']} CPU min"
+    )
+    table = [
+        dict(
+            approach="written solutions (for: frontier training)",
+            told="$100M+, few labs",
+            measured=of("gold", cost),
+        ),
+        dict(
+            approach="self-evolution", told="about $1M, any research lab", measured=of("full", cost)
+        ),
+        dict(
+            approach="the base alone",
+            told="-",
+            measured=of("full", lambda r: f"{100 * r['policy'][0]:.1f} %"),
+        ),
+    ]
     if curves:
         base, last = curves["rounds"][0], curves["rounds"][-1]
-        for name, entry in (("best of N samples of the base (vote)", base), ("best of N samples of the evolved policy (vote)", last)):
-            r = max((x for x in entry["results"] if x["strategy"] == "majority"), key=lambda x: x["budget"])
-            table.insert(1, dict(approach=name, told="moderate, hits a ceiling", measured=[f"{100 * r['accuracy']:.1f} % with {r['tokens']['generated']:.0f} tokens a question, run of the curves, round {entry['round']}, n = {r['n']}"]))
+        for name, entry in (
+            ("best of N samples of the base (vote)", base),
+            ("best of N samples of the evolved policy (vote)", last),
+        ):
+            r = max(
+                (x for x in entry["results"] if x["strategy"] == "majority"),
+                key=lambda x: x["budget"],
+            )
+            table.insert(
+                1,
+                dict(
+                    approach=name,
+                    told="moderate, hits a ceiling",
+                    measured=[
+                        f"{100 * r['accuracy']:.1f} % with {r['tokens']['generated']:.0f} tokens a question, run of the curves, round {entry['round']}, n = {r['n']}"
+                    ],
+                ),
+            )
     return table
 
 # %% ../nbs/12_why_it_works.ipynb #b6162ba0
 ALL = [s.name for s in STRATEGIES.values() if s.needs != "orm"]
 
-def curves(run, problems, executor, out, budgets=(100, 300, 900), seed:int=0, rounds=None, on_rows=None, say=None) -> dict:
-    "Every strategy on every round of a run, at each budget, on the same problems; and one tree that lost. Round 0 has no PPM: only strategies that need none."
+
+def curves(
+    run,
+    problems,
+    executor,
+    out,
+    budgets=(100, 300, 900),
+    seed: int = 0,
+    rounds=None,
+    on_rows=None,
+    say=None,
+) -> dict:
+    """Every strategy on every round of a run, at each budget, on the same problems; and one tree that lost. Round 0 has no PPM: only strategies that need none."""
     run = Path(run)
     rounds = rounds or [m["round"] for m in read_lines(run / "metrics.jsonl")]
     found = []
     for k in rounds:
         ppm = load_round(run, k)[2]
         names = [n for n in ALL if ppm is not None or not STRATEGIES[n].needs]
-        found += evaluate_run(run, problems, names, budgets, executor, out, [k], seed=seed, on_rows=on_rows, say=say)["rounds"]
+        found += evaluate_run(
+            run, problems, names, budgets, executor, out, [k], seed=seed, on_rows=on_rows, say=say
+        )["rounds"]
     for entry in found:
         rows = read_lines(Path(entry.pop("folder")) / "rows.jsonl")
         names = list(dict.fromkeys(r["strategy"] for r in rows))
-        entry["against_majority"] = comparisons(sorted((r for r in rows if r["strategy"] != "greedy"), key=lambda r: (r["strategy"] != "majority", names.index(r["strategy"]))))
-        for r in entry["results"]: r.pop("by_subject")
+        entry["against_majority"] = comparisons(
+            sorted(
+                (r for r in rows if r["strategy"] != "greedy"),
+                key=lambda r: (r["strategy"] != "majority", names.index(r["strategy"])),
+            )
+        )
+        for r in entry["results"]:
+            r.pop("by_subject")
     last = [r for r in rows if r["budget"] == budgets[-1]]
-    return dict(run=run.name, n=len(problems), seed=seed, budgets=list(budgets), rounds=found, lost=lost_tree(run, rounds[-1], problems, last, executor, budgets[-1], seed))
+    return dict(
+        run=run.name,
+        n=len(problems),
+        seed=seed,
+        budgets=list(budgets),
+        rounds=found,
+        lost=lost_tree(run, rounds[-1], problems, last, executor, budgets[-1], seed),
+    )
 
-def lost_tree(run, round:int, problems, rows, executor, budget:int, seed:int=0, winner:str="majority", loser:str="mcts/uct/vote", wave:int=100):
-    "A problem that a vote of samples answers right and a search wrong, with both: the tree, and how often each answer came up. None if there is none."
+
+def lost_tree(
+    run,
+    round: int,
+    problems,
+    rows,
+    executor,
+    budget: int,
+    seed: int = 0,
+    winner: str = "majority",
+    loser: str = "mcts/uct/vote",
+    wave: int = 100,
+):
+    """A problem that a vote of samples answers right and a search wrong, with both: the tree, and how often each answer came up. None if there is none."""
     right = lambda name: {r["problem_id"] for r in rows if r["strategy"] == name and r["correct"]}
-    lost = sorted((p for p in problems if p.id in right(winner) - right(loser)), key=lambda p: len(p.question))
-    if not lost: return None
+    lost = sorted(
+        (p for p in problems if p.id in right(winner) - right(loser)), key=lambda p: len(p.question)
+    )
+    if not lost:
+        return None
     _, policy, ppm = load_round(run, round)
     i = problems.index(lost[0]) // wave * wave
-    questions = [(p.id, p.question) for p in problems[i:i + wave]]  # together, as they were measured
-    tree, samples = (next(t for t in think(name, questions, policy, executor, budget, ppm, seed=seed) if t.id == lost[0].id) for name in (loser, winner))
-    count = lambda ps: {key: sum(str(answer_key(p.answer)) == key for p in ps) for key in dict.fromkeys(str(answer_key(p.answer)) for p in ps)}
+    questions = [
+        (p.id, p.question) for p in problems[i : i + wave]
+    ]  # together, as they were measured
+    tree, samples = (
+        next(
+            t
+            for t in think(name, questions, policy, executor, budget, ppm, seed=seed)
+            if t.id == lost[0].id
+        )
+        for name in (loser, winner)
+    )
+    count = lambda ps: {
+        key: sum(str(answer_key(p.answer)) == key for p in ps)
+        for key in dict.fromkeys(str(answer_key(p.answer)) for p in ps)
+    }
     smallest = min(tree.trees, key=lambda t: len(t.nodes))
-    return dict(round=round, problem=lost[0].id, question=lost[0].question, answer=lost[0].answer, budget=budget, lost=len(lost), won=len(right(loser) - right(winner)), tree=tree_to_json(smallest), trees=len(tree.trees),
-                search=dict(answer=str(tree.chosen and tree.chosen.answer), programs=count(tree.programs)), samples=dict(answer=str(samples.chosen and samples.chosen.answer), programs=count(samples.programs)))
+    return dict(
+        round=round,
+        problem=lost[0].id,
+        question=lost[0].question,
+        answer=lost[0].answer,
+        budget=budget,
+        lost=len(lost),
+        won=len(right(loser) - right(winner)),
+        tree=tree_to_json(smallest),
+        trees=len(tree.trees),
+        search=dict(answer=str(tree.chosen and tree.chosen.answer), programs=count(tree.programs)),
+        samples=dict(
+            answer=str(samples.chosen and samples.chosen.answer), programs=count(samples.programs)
+        ),
+    )

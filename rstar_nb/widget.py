@@ -9,85 +9,183 @@ __all__ = ['clean', 'number', 'beginnings', 'known_events', 'event_data', 'node_
 # %% ../nbs/07a_widget.ipynb #b5393ff2
 import math
 from importlib.resources import files
-import anywidget, traitlets
+
+import anywidget
+import traitlets
+
 from .viz import best_end, show_tree, step_label, tidy_layout, visible_nodes
 
 # %% ../nbs/07a_widget.ipynb #c18dcffa
-def clean(text, limit:int=20_000) -> str:
-    "Text that every JSON reader accepts; the end of a very long one is cut off."
+def clean(text, limit: int = 20_000) -> str:
+    """Text that every JSON reader accepts; the end of a very long one is cut off."""
     text = str(text).encode("utf-8", "replace").decode()
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit} more characters)"
 
-def number(x, default=None): return float(x) if isinstance(x, (int, float)) and math.isfinite(x) else default
+
+def number(x, default=None):
+    return float(x) if isinstance(x, (int, float)) and math.isfinite(x) else default
 
 # %% ../nbs/07a_widget.ipynb #7f8c7f7a
 def beginnings(tree) -> dict:
-    "What the log does not tell: ids that were `made`, `ran`, `scored` and `judged` by no event, and (visits, value) `before` it."
+    """What the log does not tell: ids that were `made`, `ran`, `scored` and `judged` by no event, and (visits, value) `before` it."""
     touched = dict(made=set(), ran=set(), scored=set(), judged=set())
     before = {}
     for e in known_events(tree):
         if e["kind"] == "backup":
-            for i, b in zip(e["path"], e["before"]): before.setdefault(i, b)
+            for i, b in zip(e["path"], e["before"]):
+                before.setdefault(i, b)
             touched["judged"].add(e["path"][-1])
         elif e["kind"] != "select":
-            name, ids = {"expand": ("made", "children"), "execute": ("ran", "nodes"), "score": ("scored", "nodes")}[e["kind"]]
+            name, ids = {
+                "expand": ("made", "children"),
+                "execute": ("ran", "nodes"),
+                "score": ("scored", "nodes"),
+            }[e["kind"]]
             touched[name].update(e[ids])
     return dict({k: set(range(len(tree.nodes))) - v for k, v in touched.items()}, before=before)
 
+
 def known_events(tree) -> list:
-    "The events that speak of nodes this tree has; a log may be cut off, and so may a tree."
-    n, needs = len(tree.nodes), dict(select=["path"], expand=["children"], execute=["nodes", "status"], score=["nodes", "ppm"], backup=["path", "before", "after", "reward"])
+    """The events that speak of nodes this tree has; a log may be cut off, and so may a tree."""
+    n, needs = (
+        len(tree.nodes),
+        dict(
+            select=["path"],
+            expand=["children"],
+            execute=["nodes", "status"],
+            score=["nodes", "ppm"],
+            backup=["path", "before", "after", "reward"],
+        ),
+    )
+
     def fits(e):
         keys = needs.get(e.get("kind"))
-        return keys and all(k in e for k in keys) and all(isinstance(i, int) and 0 <= i < n for i in e[keys[0]])
+        return (
+            keys
+            and all(k in e for k in keys)
+            and all(isinstance(i, int) and 0 <= i < n for i in e[keys[0]])
+        )
+
     return [e for e in tree.events if fits(e)]
 
+
 def event_data(e) -> dict:
-    "What the viewer reads of an event."
-    def plain(x): return [plain(y) for y in x] if isinstance(x, (list, tuple)) else x if isinstance(x, (str, int)) else number(x)
-    return {k: plain(v) for k, v in e.items() if k in ("kind", "path", "node", "children", "nodes", "status", "ppm", "reward", "before", "after")}
+    """What the viewer reads of an event."""
+
+    def plain(x):
+        return (
+            [plain(y) for y in x]
+            if isinstance(x, (list, tuple))
+            else x
+            if isinstance(x, (str, int))
+            else number(x)
+        )
+
+    return {
+        k: plain(v)
+        for k, v in e.items()
+        if k
+        in (
+            "kind",
+            "path",
+            "node",
+            "children",
+            "nodes",
+            "status",
+            "ppm",
+            "reward",
+            "before",
+            "after",
+        )
+    }
 
 # %% ../nbs/07a_widget.ipynb #a1a2a975
-def node_data(tree, i:int, start:dict, full:dict, compact:dict) -> dict:
-    "One node for the viewer: what it says, where it stands, what was known before the log."
+def node_data(tree, i: int, start: dict, full: dict, compact: dict) -> dict:
+    """One node for the viewer: what it says, where it stands, what was known before the log."""
     n = tree.nodes[i]
     visits, value = start["before"].get(i, (n.node_visits, n.value_sum))
-    return dict(parent=n.parent if i else -1, children=[c for c in n.children or [] if i < c < len(tree.nodes)], step=clean(n.step), label=clean(step_label(n.step, 20)), name=clean(step_label(n.step, 60, 1)),
-                prior=number(n.prior, 0.0), status=clean(n.status), error=clean(n.error), answer=None if n.answer is None else clean(n.answer, 2000),
-                ppm=number(n.ppm), correct=n.correct, at=full.get(i, (0, 0)), compact=compact.get(i), n0=visits, w0=number(value, 0.0), n1=n.node_visits,
-                alive0=i in start["made"], ran0=i in start["ran"], scored0=number(n.ppm) is not None and i in start["scored"], judged0=i in start["judged"])
+    return dict(
+        parent=n.parent if i else -1,
+        children=[c for c in n.children or [] if i < c < len(tree.nodes)],
+        step=clean(n.step),
+        label=clean(step_label(n.step, 20)),
+        name=clean(step_label(n.step, 60, 1)),
+        prior=number(n.prior, 0.0),
+        status=clean(n.status),
+        error=clean(n.error),
+        answer=None if n.answer is None else clean(n.answer, 2000),
+        ppm=number(n.ppm),
+        correct=n.correct,
+        at=full.get(i, (0, 0)),
+        compact=compact.get(i),
+        n0=visits,
+        w0=number(value, 0.0),
+        n1=n.node_visits,
+        alive0=i in start["made"],
+        ran0=i in start["ran"],
+        scored0=number(n.ppm) is not None and i in start["scored"],
+        judged0=i in start["judged"],
+    )
 
 # %% ../nbs/07a_widget.ipynb #5c046e01
 def node_of(tree, steps) -> int:
-    "Id of the node that ends these steps (an id is passed through); None if the tree has no such path."
-    if isinstance(steps, int): return steps if 0 <= steps < len(tree.nodes) else None
+    """Id of the node that ends these steps (an id is passed through); None if the tree has no such path."""
+    if isinstance(steps, int):
+        return steps if 0 <= steps < len(tree.nodes) else None
     at = 0
     for step in steps:
         at = next((c for c in tree.nodes[at].children or [] if tree.nodes[c].step == step), None)
-        if at is None: return None
+        if at is None:
+            return None
     return at
 
 # %% ../nbs/07a_widget.ipynb #66cb0099
-def viewer_data(tree,
-                pairs=(),  # preference pairs: dicts with `better` and `worse`, or two node ids or lists of steps each
-                selected=None,  # selected solutions: dicts with `steps`, node ids or lists of steps; None = the best end
-                c:float=2.0, rule:str="uct", limit:int=80) -> dict:
-    "All that the viewer shows, as plain JSON."
+def viewer_data(
+    tree,
+    pairs=(),  # preference pairs: dicts with `better` and `worse`, or two node ids or lists of steps each
+    selected=None,  # selected solutions: dicts with `steps`, node ids or lists of steps; None = the best end
+    c: float = 2.0,
+    rule: str = "uct",
+    limit: int = 80,
+) -> dict:
+    """All that the viewer shows, as plain JSON."""
     sides = [(p["better"], p["worse"]) if isinstance(p, dict) else p for p in pairs]
-    pairs = [[b, w] for b, w in ((node_of(tree, b), node_of(tree, w)) for b, w in sides) if b is not None and w is not None]
-    ends = [best_end(tree)] if selected is None else [node_of(tree, x["steps"] if isinstance(x, dict) else x) for x in selected]
+    pairs = [
+        [b, w]
+        for b, w in ((node_of(tree, b), node_of(tree, w)) for b, w in sides)
+        if b is not None and w is not None
+    ]
+    ends = (
+        [best_end(tree)]
+        if selected is None
+        else [node_of(tree, x["steps"] if isinstance(x, dict) else x) for x in selected]
+    )
     ends = [e for e in ends if e is not None]
     small = len(tree.nodes) <= limit
     full, start = tidy_layout(tree), beginnings(tree)
-    compact = full if small else tidy_layout(tree, visible_nodes(tree, limit, ends + [i for p in pairs for i in p]))
+    compact = (
+        full
+        if small
+        else tidy_layout(tree, visible_nodes(tree, limit, ends + [i for p in pairs for i in p]))
+    )
     nodes = [node_data(tree, i, start, full, compact) for i in range(len(tree.nodes))]
-    return dict(id=clean(tree.problem_id), question=clean(tree.question), nodes=nodes, events=[event_data(e) for e in known_events(tree)],
-                pairs=pairs, selected=ends, c=c, rule=rule, compact=not small)
+    return dict(
+        id=clean(tree.problem_id),
+        question=clean(tree.question),
+        nodes=nodes,
+        events=[event_data(e) for e in known_events(tree)],
+        pairs=pairs,
+        selected=ends,
+        c=c,
+        rule=rule,
+        compact=not small,
+    )
 
 # %% ../nbs/07a_widget.ipynb #06b323fe
-def viewer_source(name:str) -> str:
-    "Text of a file of the viewer."
+def viewer_source(name: str) -> str:
+    """Text of a file of the viewer."""
     return (files("rstar_nb") / "static" / name).read_text(encoding="utf-8")
+
 
 _MODULE = """
 export default { render({ model, el }) {
@@ -101,8 +199,10 @@ export default { render({ model, el }) {
 } };
 """
 
+
 class TreeWidget(anywidget.AnyWidget):
-    "A search tree to play, click and measure."
+    """A search tree to play, click and measure."""
+
     _esm = viewer_source("viewer.js") + _MODULE
     _css = viewer_source("viewer.css")
     data = traitlets.Dict().tag(sync=True)
@@ -111,27 +211,37 @@ class TreeWidget(anywidget.AnyWidget):
     c = traitlets.Float(2.0).tag(sync=True)  # exploration constant of the ranking
     rule = traitlets.Enum(["uct", "puct"], "uct").tag(sync=True)  # rule of the ranking
 
-    def __init__(self,
-                 tree,  # a rstar_nb.search.Tree, with its events
-                 pairs=(), selected=None,  # as in `viewer_data`
-                 c:float=2.0, rule:str="uct"):
+    def __init__(
+        self,
+        tree,  # a rstar_nb.search.Tree, with its events
+        pairs=(),
+        selected=None,  # as in `viewer_data`
+        c: float = 2.0,
+        rule: str = "uct",
+    ):
         self.tree = tree
         data = viewer_data(tree, pairs, selected, c, rule)
         super().__init__(data=data, position=len(data["events"]), c=c, rule=rule)
 
     def select(self, *steps):
-        "Select the node that ends these steps. Raises KeyError if there is none."
-        if (node := node_of(self.tree, steps)) is None: raise KeyError(f"no node after {steps!r}")
+        """Select the node that ends these steps. Raises KeyError if there is none."""
+        if (node := node_of(self.tree, steps)) is None:
+            raise KeyError(f"no node after {steps!r}")
         self.selected_node = node
 
     @traitlets.validate("selected_node")
     def _check(self, proposal):
         i = proposal["value"]
-        if i is not None and not 0 <= i < len(self.tree.nodes): raise traitlets.TraitError(f"the tree has nodes 0 to {len(self.tree.nodes) - 1}, not {i}")
+        if i is not None and not 0 <= i < len(self.tree.nodes):
+            raise traitlets.TraitError(
+                f"the tree has nodes 0 to {len(self.tree.nodes) - 1}, not {i}"
+            )
         return i
 
     def _repr_mimebundle_(self, **kwargs):
         live = super()._repr_mimebundle_(**kwargs)
         live, metadata = live if isinstance(live, tuple) else (live or {}, {})
         still, sizes = show_tree(self.tree)._repr_mimebundle_()
-        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(metadata, **sizes)
+        return dict(still, **{k: v for k, v in live.items() if k != "text/plain"}), dict(
+            metadata, **sizes
+        )

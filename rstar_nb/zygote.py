@@ -8,244 +8,393 @@ __all__ = ['JOBS', 'OUT', 'RESULTS', 'INBOX', 'DONE', 'ENDED', 'TIMEOUT', 'FLOOD
            'supervise', 'descriptors', 'die_with_parent', 'main', 'probe', 'hoard']
 
 # %% ../nbs/03d_zygote.ipynb #40fb5511
-import ctypes, gc, json, os, select, signal, struct, sys, time, traceback
-from .sandbox import PROBES, Sandbox, attack, _linux
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+
+from .sandbox import PROBES, Sandbox, _linux, attack
 from .stage import REHEARSAL, NoFiles, Stage, describe, fix_surroundings, preload
 
 # %% ../nbs/03d_zygote.ipynb #dfd98657
 def fill_gaps():
-    "glibc: use up all free pieces between what is in use, so that a child's objects go to the end of the heap; keep that end."
+    """glibc: use up all free pieces between what is in use, so that a child's objects go to the end of the heap; keep that end."""
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, 'mallopt'): return
-    libc.mallopt(-1, 1 << 30); libc.mallopt(-2, 1 << 20)             # M_TRIM_THRESHOLD, M_TOP_PAD: give nothing back, grow by 1 MB
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(-1, 1 << 30)
+    libc.mallopt(-2, 1 << 20)  # M_TRIM_THRESHOLD, M_TOP_PAD: give nothing back, grow by 1 MB
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     end = libc.malloc(1 << 16)
     for size in [1 << k for k in range(15, 10, -1)] + list(range(1024, 0, -16)):
-        while (at := libc.malloc(size - 8)) and at < end: pass
+        while (at := libc.malloc(size - 8)) and at < end:
+            pass
+
 
 def huge_pages():
-    "Back this process's memory with huge pages where the kernel can."
+    """Back this process's memory with huge pages where the kernel can."""
     libc, size = ctypes.CDLL(None), 1 << 21
-    for line in open('/proc/self/maps'):
+    for line in open("/proc/self/maps"):
         f = line.split()
-        if 'w' in f[1] and (len(f) == 5 or f[5] == '[heap]'):
-            a, b = (int(x, 16) for x in f[0].split('-'))
+        if "w" in f[1] and (len(f) == 5 or f[5] == "[heap]"):
+            a, b = (int(x, 16) for x in f[0].split("-"))
             a, b = -(-a // size) * size, b // size * size
-            if b > a: [libc.madvise(ctypes.c_void_p(a), ctypes.c_size_t(b - a), advice) for advice in (14, 25)]
+            if b > a:
+                [
+                    libc.madvise(ctypes.c_void_p(a), ctypes.c_size_t(b - a), advice)
+                    for advice in (14, 25)
+                ]
 
 # %% ../nbs/03d_zygote.ipynb #e25012ae
-_c_encode = json.encoder.c_make_encoder and json.encoder.c_make_encoder(None, None, json.encoder.encode_basestring_ascii, None, ': ', ', ', False, False, False)
+_c_encode = json.encoder.c_make_encoder and json.encoder.c_make_encoder(
+    None, None, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, False
+)
+
+
 def encode(message):
-    "JSON in ASCII bytes."
-    return ''.join(_c_encode(message, 0)).encode('ascii') if _c_encode else json.dumps(message, allow_nan=False).encode()
+    """JSON in ASCII bytes."""
+    return (
+        "".join(_c_encode(message, 0)).encode("ascii")
+        if _c_encode
+        else json.dumps(message, allow_nan=False).encode()
+    )
+
 
 def rehearse():
-    "Run a program of ours a few times: Python specialises its bytecode and fills its caches here, not anew in every child."
-    for _ in range(30): encode(Stage().run(REHEARSAL))
+    """Run a program of ours a few times: Python specialises its bytecode and fills its caches here, not anew in every child."""
+    for _ in range(30):
+        encode(Stage().run(REHEARSAL))
+
 
 def _read(fd, n):
-    "Exactly `n` bytes, or None at the end of the file."
+    """Exactly `n` bytes, or None at the end of the file."""
     b = os.read(fd, n)
     while b and len(b) < n:
         more = os.read(fd, n - len(b))
-        if not more: return None
+        if not more:
+            return None
         b += more
     return b if n == len(b) else None
 
-def _write(fd, b):
-    while b: b = b[os.write(fd, b):]
 
-JOBS, OUT, RESULTS, INBOX = 3, 4, 5, 6      # descriptors: a child keeps the first two, and closes JOBS once it has its program
+def _write(fd, b):
+    while b:
+        b = b[os.write(fd, b) :]
+
+
+JOBS, OUT, RESULTS, INBOX = (
+    3,
+    4,
+    5,
+    6,
+)  # descriptors: a child keeps the first two, and closes JOBS once it has its program
+
 
 def child(sandbox, stage):
-    "One program's life: give up every right, read the program, say so, run it, send one message, stop."
+    """One program's life: give up every right, read the program, say so, run it, send one message, stop."""
     try:
         gc.enable()
         sandbox.enter()
         head = _read(JOBS, 4)
-        if head is None: os._exit(0)
-        source = _read(JOBS, int.from_bytes(head, 'little')).decode('utf-8', 'surrogatepass')
-        os.write(OUT, b'S'); os.close(JOBS)
-    except BaseException: os._exit(1)                 # no program has run, so none is to blame
-    try: message = encode(stage.run(source))
-    except BaseException as e: message = encode(dict(status='error', answer=None, stdout='', error=describe(e)))
-    _write(OUT, len(message).to_bytes(4, 'little') + message)
+        if head is None:
+            os._exit(0)
+        source = _read(JOBS, int.from_bytes(head, "little")).decode("utf-8", "surrogatepass")
+        os.write(OUT, b"S")
+        os.close(JOBS)
+    except BaseException:
+        os._exit(1)  # no program has run, so none is to blame
+    try:
+        message = encode(stage.run(source))
+    except BaseException as e:
+        message = encode(dict(status="error", answer=None, stdout="", error=describe(e)))
+    _write(OUT, len(message).to_bytes(4, "little") + message)
     os._exit(0)
 
+
 def channel():
-    "A fresh pipe from OUT to INBOX."
+    """A fresh pipe from OUT to INBOX."""
     r, w = os.pipe()
-    os.dup2(r, INBOX); os.dup2(w, OUT); os.close(r); os.close(w)
+    os.dup2(r, INBOX)
+    os.dup2(w, OUT)
+    os.close(r)
+    os.close(w)
 
 # %% ../nbs/03d_zygote.ipynb #c77aa7a7
 def cpu_of(pid):
-    "CPU seconds of another process, by the kernel's clock for it; 0 where there is none."
-    if sys.platform == 'darwin': return _mac_usage(pid)[0]
-    try: return time.clock_gettime((~pid << 3) | 2)
-    except OSError: return 0.
+    """CPU seconds of another process, by the kernel's clock for it; 0 where there is none."""
+    if sys.platform == "darwin":
+        return _mac_usage(pid)[0]
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
 
 def memory_of(pid):
-    "Bytes another process has in memory; 0 where nobody says."
-    if sys.platform == 'darwin': return _mac_usage(pid)[1]
-    try: return int(open(f'/proc/{pid}/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except OSError: return 0
+    """Bytes another process has in memory; 0 where nobody says."""
+    if sys.platform == "darwin":
+        return _mac_usage(pid)[1]
+    try:
+        return int(open(f"/proc/{pid}/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
 
 def _mac_usage(pid):
-    "`proc_pid_rusage`: a name of 16 bytes; user and system time in ticks; then counts, the fifth of which is the resident size."
+    """`proc_pid_rusage`: a name of 16 bytes; user and system time in ticks; then counts, the fifth of which is the resident size."""
     libc, fields, tick = ctypes.CDLL(None), (ctypes.c_uint64 * 12)(), (ctypes.c_uint32 * 2)()
-    if libc.proc_pid_rusage(pid, 0, fields) or libc.mach_timebase_info(tick): return 0., 0
+    if libc.proc_pid_rusage(pid, 0, fields) or libc.mach_timebase_info(tick):
+        return 0.0, 0
     return (fields[2] + fields[3]) * tick[0] / tick[1] / 1e9, fields[8]
 
 # %% ../nbs/03d_zygote.ipynb #c0823a58
-DONE, ENDED, TIMEOUT, FLOOD, MEMORY, LOST = range(6)       # LOST: the child ended before it had a program
-HEADER = struct.Struct('<IBid')        # payload bytes, verdict, wait status, CPU seconds
-MESSAGE = 4 << 20                      # longest message of a child in bytes
+DONE, ENDED, TIMEOUT, FLOOD, MEMORY, LOST = range(
+    6
+)  # LOST: the child ended before it had a program
+HEADER = struct.Struct("<IBid")  # payload bytes, verdict, wait status, CPU seconds
+MESSAGE = 4 << 20  # longest message of a child in bytes
+
 
 class Zygote:
-    "Forks one child per program and judges it from outside."
+    """Forks one child per program and judges it from outside."""
+
     def __init__(self, sandbox, timeout, wall):
-        self.sandbox, self.timeout, self.wall, self.libc = sandbox, timeout, wall, ctypes.PyDLL(None)
-        self.most = sandbox.memory + memory_of(os.getpid())              # bytes a child may hold where nobody else counts
+        self.sandbox, self.timeout, self.wall, self.libc = (
+            sandbox,
+            timeout,
+            wall,
+            ctypes.PyDLL(None),
+        )
+        self.most = sandbox.memory + memory_of(
+            os.getpid()
+        )  # bytes a child may hold where nobody else counts
         self.stage = Stage().set()
         self.poll = select.poll()
-        self.poll.register(JOBS, 0); self.poll.register(INBOX, select.POLLIN)
+        self.poll.register(JOBS, 0)
+        self.poll.register(INBOX, select.POLLIN)
 
     def fork(self):
-        "A fork without Python's hooks, which would reseed `random`; this process has one thread."
+        """A fork without Python's hooks, which would reseed `random`; this process has one thread."""
         return self.libc.fork() if _linux else os.fork()
 
     def start(self):
-        "A child with its own pipe, waiting for a program."
+        """A child with its own pipe, waiting for a program."""
         channel()
         pid = self.fork()
-        if pid == 0: child(self.sandbox, self.stage)
-        os.dup2(0, OUT)                                                   # our end of it is closed, the number stays taken
+        if pid == 0:
+            child(self.sandbox, self.stage)
+        os.dup2(0, OUT)  # our end of it is closed, the number stays taken
         return pid
 
     def judge(self, pid):
-        "Wait for one message; return it with the verdict and the CPU time."
-        data, need, started = b'', None, None
-        look = pause = self.timeout if self.sandbox.caps_memory else .02
+        """Wait for one message; return it with the verdict and the CPU time."""
+        data, need, started = b"", None, None
+        look = pause = self.timeout if self.sandbox.caps_memory else 0.02
         while True:
             events = dict(self.poll.poll(None if started is None else max(1, pause * 1000)))
-            if JOBS in events: self.stop(pid); os._exit(0)               # the host is gone
+            if JOBS in events:
+                self.stop(pid)
+                os._exit(0)  # the host is gone
             if not events:
                 cpu, wall = cpu_of(pid), time.monotonic() - started
-                if cpu >= self.timeout or wall >= self.wall: return b'', TIMEOUT, cpu
-                if not self.sandbox.caps_memory and memory_of(pid) > self.most: return b'', MEMORY, cpu
-                pause = max(.005, min(self.timeout - cpu, self.wall - wall, look)); continue
+                if cpu >= self.timeout or wall >= self.wall:
+                    return b"", TIMEOUT, cpu
+                if not self.sandbox.caps_memory and memory_of(pid) > self.most:
+                    return b"", MEMORY, cpu
+                pause = max(0.005, min(self.timeout - cpu, self.wall - wall, look))
+                continue
             b = os.read(INBOX, 1 << 16)
-            if not b: return data, LOST if started is None else ENDED, cpu_of(pid)
-            if started is None: started, b = time.monotonic(), b[1:]
+            if not b:
+                return data, LOST if started is None else ENDED, cpu_of(pid)
+            if started is None:
+                started, b = time.monotonic(), b[1:]
             data += b
-            if need is None and len(data) >= 4: need = 4 + int.from_bytes(data[:4], 'little')
-            if need is not None and need > MESSAGE: return b'', FLOOD, cpu_of(pid)
-            if need is not None and len(data) >= need: return data[4:need], DONE, cpu_of(pid)
+            if need is None and len(data) >= 4:
+                need = 4 + int.from_bytes(data[:4], "little")
+            if need is not None and need > MESSAGE:
+                return b"", FLOOD, cpu_of(pid)
+            if need is not None and len(data) >= need:
+                return data[4:need], DONE, cpu_of(pid)
 
     def stop(self, pid):
-        "Kill the child and everything it started; return its wait status."
-        alone = self.sandbox.on('seccomp')                                # then it cannot have started anything
+        """Kill the child and everything it started; return its wait status."""
+        alone = self.sandbox.on("seccomp")  # then it cannot have started anything
         for kill in (os.kill,) if alone else (os.killpg, os.kill):
-            try: kill(pid, signal.SIGKILL)
-            except OSError: pass
+            try:
+                kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
         status = os.waitpid(pid, 0)[1]
-        if not alone: self.sweep()
+        if not alone:
+            self.sweep()
         return status
 
     def sweep(self):
-        "Where processes can be started: kill and bury what the program left behind."
+        """Where processes can be started: kill and bury what the program left behind."""
         while True:
-            try: left = [-1] if os.getpid() == 1 else open(f'/proc/self/task/{os.getpid()}/children').read().split()
-            except OSError: return
-            for p in left:                                                # -1: all in this process namespace but us
-                try: os.kill(int(p), signal.SIGKILL)
-                except OSError: pass
-            try: buried = os.waitpid(-1, 0 if left else os.WNOHANG)[0]
-            except OSError: return
-            if not buried: return
+            try:
+                left = (
+                    [-1]
+                    if os.getpid() == 1
+                    else open(f"/proc/self/task/{os.getpid()}/children").read().split()
+                )
+            except OSError:
+                return
+            for p in left:  # -1: all in this process namespace but us
+                try:
+                    os.kill(int(p), signal.SIGKILL)
+                except OSError:
+                    pass
+            try:
+                buried = os.waitpid(-1, 0 if left else os.WNOHANG)[0]
+            except OSError:
+                return
+            if not buried:
+                return
 
     def loop(self):
-        "One child after the other, until the host closes the pipe of jobs."
+        """One child after the other, until the host closes the pipe of jobs."""
         while True:
             pid = self.start()
             data, verdict, cpu = self.judge(pid)
             status = self.stop(pid) if verdict in (ENDED, LOST) else 0
             _write(RESULTS, HEADER.pack(len(data), verdict, status, cpu) + data)
-            if verdict == LOST: os._exit(1)                               # a zygote whose children cannot start is of no use
-            if verdict != ENDED: self.stop(pid)
+            if verdict == LOST:
+                os._exit(1)  # a zygote whose children cannot start is of no use
+            if verdict != ENDED:
+                self.stop(pid)
 
 # %% ../nbs/03d_zygote.ipynb #4efe9896
 def supervise(pid, parent):
-    "Wait until the zygote ends or the host is gone, whichever comes first; leave nothing behind."
-    poll = select.poll(); poll.register(JOBS, 0)
-    fd = os.pidfd_open(pid) if hasattr(os, 'pidfd_open') else None
-    if fd is not None: poll.register(fd, select.POLLIN)
-    while not (poll.poll(1000 if fd is not None else 100) or os.getppid() != parent or os.waitpid(pid, os.WNOHANG)[0]): pass
+    """Wait until the zygote ends or the host is gone, whichever comes first; leave nothing behind."""
+    poll = select.poll()
+    poll.register(JOBS, 0)
+    fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    if fd is not None:
+        poll.register(fd, select.POLLIN)
+    while not (
+        poll.poll(1000 if fd is not None else 100)
+        or os.getppid() != parent
+        or os.waitpid(pid, os.WNOHANG)[0]
+    ):
+        pass
     try:
-        if not _linux: end = time.monotonic() + 1                     # it stops its child first; on Linux the kernel sees to that
-        while not _linux and time.monotonic() < end and not os.waitpid(pid, os.WNOHANG)[0]: time.sleep(.01)
+        if not _linux:
+            end = time.monotonic() + 1  # it stops its child first; on Linux the kernel sees to that
+        while not _linux and time.monotonic() < end and not os.waitpid(pid, os.WNOHANG)[0]:
+            time.sleep(0.01)
         os.kill(pid, signal.SIGKILL)
-    except OSError: pass
+    except OSError:
+        pass
     os._exit(0)
 
+
 def descriptors():
-    "Put the two pipes to the host in their places and nothing on 0, 1 and 2."
+    """Put the two pipes to the host in their places and nothing on 0, 1 and 2."""
     null = os.open(os.devnull, os.O_RDWR)
     jobs, results = os.dup(0), os.dup(1)
     high = [os.dup2(fd, 100 + i) for i, fd in enumerate((jobs, results, null))]
     os.closerange(3, 100)
-    os.dup2(high[0], JOBS); os.dup2(high[1], RESULTS); os.dup2(high[2], INBOX); os.dup2(high[2], OUT)
-    for fd in 0, 1: os.dup2(high[2], fd)
+    os.dup2(high[0], JOBS)
+    os.dup2(high[1], RESULTS)
+    os.dup2(high[2], INBOX)
+    os.dup2(high[2], OUT)
+    for fd in 0, 1:
+        os.dup2(high[2], fd)
     os.closerange(100, 200)
 
+
 def die_with_parent():
-    "The kernel kills us when the parent ends (1), and gives us the orphans among our descendants (36)."
-    if _linux: libc = ctypes.CDLL(None); libc.prctl(1, int(signal.SIGKILL), 0, 0, 0); libc.prctl(36, 1, 0, 0, 0)
+    """The kernel kills us when the parent ends (1), and gives us the orphans among our descendants (36)."""
+    if _linux:
+        libc = ctypes.CDLL(None)
+        libc.prctl(1, int(signal.SIGKILL), 0, 0, 0)
+        libc.prctl(36, 1, 0, 0, 0)
+
 
 def main():
-    "Run the zygote; whatever goes wrong is said on the real standard error."
-    try: _main()
-    except BaseException: os.write(2, traceback.format_exc().encode()); os._exit(1)
+    """Run the zygote; whatever goes wrong is said on the real standard error."""
+    try:
+        _main()
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+        os._exit(1)
+
 
 def _main():
-    "Start: fixed surroundings, namespaces, preload, seal, attack ourselves, report, then one child per program."
+    """Start: fixed surroundings, namespaces, preload, seal, attack ourselves, report, then one child per program."""
     began, cfg, parent = time.monotonic(), json.loads(sys.argv[1]), os.getppid()
-    sys.path.extend(p for p in cfg['path'] if p not in sys.path)
+    sys.path.extend(p for p in cfg["path"] if p not in sys.path)
     descriptors()
-    sb = Sandbox(cfg['memory'], int(cfg['timeout']) + 2, cfg['without'])
+    sb = Sandbox(cfg["memory"], int(cfg["timeout"]) + 2, cfg["without"])
     sb.unshare()
-    if (pid := os.fork()): os.close(RESULTS); supervise(pid, parent)
+    if pid := os.fork():
+        os.close(RESULTS)
+        supervise(pid, parent)
     die_with_parent()
-    preload(cfg['preload']); fix_surroundings()
-    sys.path[:] = []; sys.meta_path.append(NoFiles); sys.path_importer_cache.clear()
-    rehearse(); z = Zygote(sb, cfg['timeout'], cfg['wall'])
-    gc.collect(); gc.freeze(); gc.disable()
-    if _linux: fill_gaps(); huge_pages()
+    preload(cfg["preload"])
+    fix_surroundings()
+    sys.path[:] = []
+    sys.meta_path.append(NoFiles)
+    sys.path_importer_cache.clear()
+    rehearse()
+    z = Zygote(sb, cfg["timeout"], cfg["wall"])
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    if _linux:
+        fill_gaps()
+        huge_pages()
     sb.seal()
-    die_with_parent()                                 # once more: a change of rights resets it
-    hello = json.dumps(dict(layers=sb.state, probes=probe(z), startup=time.monotonic() - began)).encode()
-    _write(RESULTS, struct.pack('<I', len(hello)) + hello)
-    if not cfg.get('debug'): os.dup2(0, 2)
+    die_with_parent()  # once more: a change of rights resets it
+    hello = json.dumps(
+        dict(layers=sb.state, probes=probe(z), startup=time.monotonic() - began)
+    ).encode()
+    _write(RESULTS, struct.pack("<I", len(hello)) + hello)
+    if not cfg.get("debug"):
+        os.dup2(0, 2)
     z.loop()
 
+
 def probe(z):
-    "Attack the sandbox from a child of its own."
+    """Attack the sandbox from a child of its own."""
     channel()
     if (pid := z.fork()) == 0:
-        try: z.sandbox.enter(); _write(OUT, json.dumps(attack(z.sandbox)).encode())
-        finally: os._exit(0)
-    os.dup2(0, OUT); text = b''
-    while (b := os.read(INBOX, 4096)): text += b
-    z.stop(pid); result = dict.fromkeys(PROBES, '') | json.loads(text or b'{}')
-    if not z.sandbox.caps_memory: result['memory'] = hoard(z)
+        try:
+            z.sandbox.enter()
+            _write(OUT, json.dumps(attack(z.sandbox)).encode())
+        finally:
+            os._exit(0)
+    os.dup2(0, OUT)
+    text = b""
+    while b := os.read(INBOX, 4096):
+        text += b
+    z.stop(pid)
+    result = dict.fromkeys(PROBES, "") | json.loads(text or b"{}")
+    if not z.sandbox.caps_memory:
+        result["memory"] = hoard(z)
     return result
 
+
 def hoard(z):
-    "Where the kernel does not hold the memory limit: is a child that takes too much seen, and killed?"
-    if not memory_of(os.getpid()): return ''
+    """Where the kernel does not hold the memory limit: is a child that takes too much seen, and killed?"""
+    if not memory_of(os.getpid()):
+        return ""
     channel()
     if (pid := z.fork()) == 0:
-        try: os.write(OUT, b'S'); taken = [b'x' * (1 << 20) for _ in range((z.sandbox.memory >> 20) + 64)]; time.sleep(5)
-        finally: os._exit(0)
-    os.dup2(0, OUT); verdict = z.judge(pid)[1]; z.stop(pid)
-    return 'killed from outside' if verdict == MEMORY else ''
+        try:
+            os.write(OUT, b"S")
+            taken = [b"x" * (1 << 20) for _ in range((z.sandbox.memory >> 20) + 64)]
+            time.sleep(5)
+        finally:
+            os._exit(0)
+    os.dup2(0, OUT)
+    verdict = z.judge(pid)[1]
+    z.stop(pid)
+    return "killed from outside" if verdict == MEMORY else ""

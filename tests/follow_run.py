@@ -4,6 +4,7 @@
 
 It holds the folder's lock, writes one piece for each line on stdin, and says on stdout what it wrote.
 """
+
 import shutil
 import sys
 from pathlib import Path
@@ -11,29 +12,40 @@ from pathlib import Path
 from rstar_nb.store import RunLock
 
 
-def lines(path): return list(open(path, encoding="utf-8")) if path.exists() else []  # str.splitlines would split at more than line ends
+def lines(path):
+    return (
+        list(open(path, encoding="utf-8")) if path.exists() else []
+    )  # str.splitlines would split at more than line ends
 
 
 def pieces(source, folder):
-    "Write piece after piece; yields what was written."
+    """Write piece after piece; yields what was written."""
     shutil.copy(source / "config.json", folder / "config.json")
     yield "config"
     metrics = lines(source / "metrics.jsonl")
     for k, line in enumerate(metrics):
         (folder / f"round_{k}").mkdir()
+
         def add(name, text):
-            with open(folder / f"round_{k}" / name, "a", encoding="utf-8") as f: f.write(text)
-        trees, times = (lines(source / f"round_{k}" / name) for name in ("search.jsonl", "times.jsonl"))
+            with open(folder / f"round_{k}" / name, "a", encoding="utf-8") as f:
+                f.write(text)
+
+        trees, times = (
+            lines(source / f"round_{k}" / name) for name in ("search.jsonl", "times.jsonl")
+        )
         if trees:
             half = len(trees) // 2
-            add("search.jsonl", "".join(trees[:half]) + trees[half][:40])  # the last line is torn, as a reader may find it
+            add(
+                "search.jsonl", "".join(trees[:half]) + trees[half][:40]
+            )  # the last line is torn, as a reader may find it
             yield f"round {k}, {half} trees"
-            add("search.jsonl", trees[half][40:] + "".join(trees[half + 1:]))
+            add("search.jsonl", trees[half][40:] + "".join(trees[half + 1 :]))
             yield f"round {k}, {len(trees)} trees"
         for row in times:
             add("times.jsonl", row)
             yield f"round {k}, times"
-        with open(folder / "metrics.jsonl", "a") as f: f.write(line)
+        with open(folder / "metrics.jsonl", "a") as f:
+            f.write(line)
         yield f"round {k}, metrics"
 
 
@@ -42,4 +54,5 @@ if __name__ == "__main__":
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
         print("locked", flush=True)
-        for _, piece in zip(sys.stdin, pieces(source, folder)): print(piece, flush=True)
+        for _, piece in zip(sys.stdin, pieces(source, folder)):
+            print(piece, flush=True)

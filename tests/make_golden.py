@@ -2,10 +2,12 @@
 
 Do this only when the search is meant to behave differently; the difference is what to review.
 """
+
 import json
 from pathlib import Path
 
 from standin import grow_trees
+
 from rstar_nb.search import tree_to_json
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """A policy without a model: it proposes the gold step, spoiled now and then. The same seeds give the same steps."""
+
 import random
 
 from rstar_nb.executor import Executor
@@ -12,20 +13,35 @@ class StandIn:
         self.gold, self.spoil = {p.question: gold_program(p.id) for p in problems}, spoil
 
     def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
-        return [[self._one(q, steps, random.Random(f"{s}{j}"), whole) for j in range(k)] for (q, steps), s in zip(prefixes, seeds)]
+        return [
+            [self._one(q, steps, random.Random(f"{s}{j}"), whole) for j in range(k)]
+            for (q, steps), s in zip(prefixes, seeds)
+        ]
 
     def _one(self, question, steps, rng, whole):
         gold = self.gold[question]
+
         def spoil(step):
-            if rng.random() >= self.spoil: return step
-            if rng.random() < 0.3: return step.replace("= ", "= missing + ", 1)
+            if rng.random() >= self.spoil:
+                return step
+            if rng.random() < 0.3:
+                return step.replace("= ", "= missing + ", 1)
             return step.replace(str(rng.randrange(1, 10)), str(rng.randrange(1, 10)))
-        text = "\n\n".join(map(spoil, gold)) if whole else spoil(gold[min(len(steps), len(gold) - 1)])
+
+        text = (
+            "\n\n".join(map(spoil, gold)) if whole else spoil(gold[min(len(steps), len(gold) - 1)])
+        )
         return Candidate(text, -round(rng.random(), 3), tuple(range(len(text.split()))), True)
 
 
 def grow_trees(n=12, rollouts=8, **settings):
     problems = generate(n, "test", seed=5)
     with Executor(workers=2, preload=()) as executor:
-        return search([Tree(p.id, p.question) for p in problems], StandIn(problems), executor, rollouts=rollouts,
-                      references={p.id: p.answer for p in problems}, **settings)
+        return search(
+            [Tree(p.id, p.question) for p in problems],
+            StandIn(problems),
+            executor,
+            rollouts=rollouts,
+            references={p.id: p.answer for p in problems},
+            **settings,
+        )

@@ -1,56 +1,119 @@
-"The viewer in a real browser: exported pages from disk, and the widget in JupyterLab."
-import json, math, os, re, shutil, socket, subprocess, sys, time, urllib.request
+"""The viewer in a real browser: exported pages from disk, and the widget in JupyterLab."""
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
+
 import pytest
+
 from rstar_nb.report import embed, tree_page, write_report, write_tree_page
 from rstar_nb.search import Tree, add_children, backup, replay, search, tree_to_json
 from rstar_nb.store import append_lines
 from rstar_nb.ucb import puct, uct
 from rstar_nb.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
-WITHOUT = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
-DIED = pytest.mark.flaky(reruns=1, only_rerun=["Target page, context or browser has been closed", "Target crashed", "Page crashed"])  # a browser that dies says nothing about the page; twice, it does
+WITHOUT = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
+)
+DIED = pytest.mark.flaky(
+    reruns=1,
+    only_rerun=[
+        "Target page, context or browser has been closed",
+        "Target crashed",
+        "Page crashed",
+    ],
+)  # a browser that dies says nothing about the page; twice, it does
 
 
-def needs_browser(test): return WITHOUT(DIED(test))
-HOSTILE = ["<script>window.hacked = 1</script>", "</script><script>window.hacked = 1</script>", "<img src=x onerror='window.hacked=1'>", "🙂 \u2028 \ud800", "# " + "long " * 2000, "x" * 10_000]
+def needs_browser(test):
+    return WITHOUT(DIED(test))
+
+
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "</script><script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked=1'>",
+    "🙂 \u2028 \ud800",
+    "# " + "long " * 2000,
+    "x" * 10_000,
+]
 
 
 class Policy:
-    "Three steps, one of which fails; programs of two steps."
+    """Three steps, one of which fails; programs of two steps."""
+
     def propose(self, prefixes, k, seeds, temperature=1.0):
         from rstar_nb.policy import Candidate
+
         first = ["# two numbers\na = 20", "# one more\na = 21", "a = 1 / 0"]
-        return [[Candidate(t, -.5 * i - .1, (1, 2), True) for i, t in enumerate(first if not steps else ["# the sum\nanswer = a + 12", "# too much\nanswer = a + 13", "answer = b"])] for _, steps in prefixes]
-    def score(self, prefixes): return [.25 if "20" in steps[0] else -.5 for _, steps in prefixes]
+        return [
+            [
+                Candidate(t, -0.5 * i - 0.1, (1, 2), True)
+                for i, t in enumerate(
+                    first
+                    if not steps
+                    else ["# the sum\nanswer = a + 12", "# too much\nanswer = a + 13", "answer = b"]
+                )
+            ]
+            for _, steps in prefixes
+        ]
+
+    def score(self, prefixes):
+        return [0.25 if "20" in steps[0] else -0.5 for _, steps in prefixes]
 
 
 class Runner:
-    "Runs the steps above without an executor."
+    """Runs the steps above without an executor."""
+
     def run(self, programs):
         from types import SimpleNamespace as R
+
         out = []
         for p in programs:
             scope = {}
-            try: exec(p, scope); out.append(R(status="ok", error="", answer=scope.get("answer")))
-            except Exception as e: out.append(R(status="error", error=f"{type(e).__name__}: {e}", answer=None))
+            try:
+                exec(p, scope)
+                out.append(R(status="ok", error="", answer=scope.get("answer")))
+            except Exception as e:
+                out.append(R(status="error", error=f"{type(e).__name__}: {e}", answer=None))
         return out
 
 
 def grown(rollouts=5, ppm=True):
-    return search([Tree("sum", "What is 20 + 13?")], Policy(), Runner(), rollouts, 3, references={"sum": "33"}, ppm=Policy() if ppm else None)[0]
+    return search(
+        [Tree("sum", "What is 20 + 13?")],
+        Policy(),
+        Runner(),
+        rollouts,
+        3,
+        references={"sum": "33"},
+        ppm=Policy() if ppm else None,
+    )[0]
 
 
 def hostile_tree():
     t = Tree(HOSTILE[1], " ".join(HOSTILE[:4]))
-    for i in add_children(t, 0, HOSTILE): t.nodes[i].status, t.nodes[i].error = ("ok", "") if i % 2 else ("error", HOSTILE[i % 4])
-    for i in add_children(t, 1, [f"# {HOSTILE[2]}\nanswer = {k}" for k in range(3)]): t.nodes[i].answer = HOSTILE[i % 4]
+    for i in add_children(t, 0, HOSTILE):
+        t.nodes[i].status, t.nodes[i].error = ("ok", "") if i % 2 else ("error", HOSTILE[i % 4])
+    for i in add_children(t, 1, [f"# {HOSTILE[2]}\nanswer = {k}" for k in range(3)]):
+        t.nodes[i].answer = HOSTILE[i % 4]
     return t
 
 
 # -- data, no browser needed ------------------------------------------------------------------------------------------
+
 
 def test_data_is_plain_json_and_replays():
     t = grown()
@@ -63,18 +126,24 @@ def test_data_is_plain_json_and_replays():
 def test_data_of_odd_trees():
     t = grown()
     t.nodes[1].ppm, t.nodes[2].prior, t.nodes[2].answer = float("nan"), float("inf"), float("nan")
-    t.events += [dict(kind="backup", path=[0, 99], before=[], after=[], reward=1.), dict(kind="dance"), {}, dict(kind="expand")]
+    t.events += [
+        dict(kind="backup", path=[0, 99], before=[], after=[], reward=1.0),
+        dict(kind="dance"),
+        {},
+        dict(kind="expand"),
+    ]
     data = viewer_data(t)
     json.dumps(data, allow_nan=False)
     assert len(data["events"]) == len(t.events) - 4
-    for t in (Tree("e", "q", nodes=[]), Tree("one", "q"), hostile_tree()): json.dumps(viewer_data(t), allow_nan=False).encode()
+    for t in (Tree("e", "q", nodes=[]), Tree("one", "q"), hostile_tree()):
+        json.dumps(viewer_data(t), allow_nan=False).encode()
 
 
 def test_hand_made_tree_keeps_its_numbers():
     t = Tree("h", "q")
     add_children(t, 0, ["a = 1", "a = 2"])
-    t.nodes[1].node_visits, t.nodes[1].value_sum = 5, 2.
-    backup(t, 2, 1.)
+    t.nodes[1].node_visits, t.nodes[1].value_sum = 5, 2.0
+    backup(t, 2, 1.0)
     data = viewer_data(t)
     assert (data["nodes"][1]["n0"], data["nodes"][2]["n0"], data["nodes"][2]["n1"]) == (5, 0, 1)
     assert all(n["alive0"] for n in data["nodes"])
@@ -84,7 +153,11 @@ def test_pairs_and_solutions_are_found_by_their_steps():
     t = grown()
     path = t.steps(len(t.nodes) - 1)
     assert node_of(t, path) == len(t.nodes) - 1 and node_of(t, path + ["x"]) is None
-    data = viewer_data(t, pairs=[dict(better=t.steps(1), worse=t.steps(2)), (1, 2), (["no such step"], 1)], selected=[dict(steps=t.steps(2))])
+    data = viewer_data(
+        t,
+        pairs=[dict(better=t.steps(1), worse=t.steps(2)), (1, 2), (["no such step"], 1)],
+        selected=[dict(steps=t.steps(2))],
+    )
     assert data["pairs"] == [[1, 2], [1, 2]] and data["selected"] == [2]
 
 
@@ -97,7 +170,10 @@ def test_embedded_data_cannot_end_the_script():
 
 
 def test_viewer_never_parses_text_as_markup():
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", viewer_source("viewer.js"))
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function",
+        viewer_source("viewer.js"),
+    )
 
 
 def test_page_asks_for_nothing_from_a_network():
@@ -109,10 +185,13 @@ def test_page_asks_for_nothing_from_a_network():
 
 def test_widget_refuses_a_node_that_is_not_there():
     import traitlets
+
     w = TreeWidget(grown())
     w.selected_node = 1
-    with pytest.raises(traitlets.TraitError): w.selected_node = 10_000
-    with pytest.raises(KeyError): w.select("no such step")
+    with pytest.raises(traitlets.TraitError):
+        w.selected_node = 10_000
+    with pytest.raises(KeyError):
+        w.select("no such step")
     w.select(w.tree.nodes[2].step)
     assert w.selected_node == 2
     assert {"image/png", "text/plain"} <= set(w._repr_mimebundle_()[0])
@@ -121,46 +200,80 @@ def test_widget_refuses_a_node_that_is_not_there():
 def run_folder(path, name="a_run"):
     run = path / name
     easy, hard = grown(), grown(1)
-    for n in hard.nodes: n.correct = False if n.correct is not None else None
+    for n in hard.nodes:
+        n.correct = False if n.correct is not None else None
     for e in hard.events:
-        if e["kind"] == "backup": e["reward"] = -1.
+        if e["kind"] == "backup":
+            e["reward"] = -1.0
     for k, t in ((1, hard), (2, easy)):
         (run / f"round_{k}").mkdir(parents=True)
         evil = hostile_tree()
-        for i in (7, 8): evil.nodes[i].correct = i == 7; backup(evil, i, 1. if i == 7 else -1.)
-        append_lines(run / f"round_{k}" / "search.jsonl", [dict(tree_to_json(t), level=1, subject="x", solved=k == 2), json.loads(json.dumps(tree_to_json(evil)).replace("\\ud800", "?"))])
+        for i in (7, 8):
+            evil.nodes[i].correct = i == 7
+            backup(evil, i, 1.0 if i == 7 else -1.0)
+        append_lines(
+            run / f"round_{k}" / "search.jsonl",
+            [
+                dict(tree_to_json(t), level=1, subject="x", solved=k == 2),
+                json.loads(json.dumps(tree_to_json(evil)).replace("\\ud800", "?")),
+            ],
+        )
     counts = dict(n=40, correct=20, by_level={"1": [15, 20], "2": [5, 20]})
-    append_lines(run / "metrics.jsonl", [dict(round=k, policy=counts, search=counts, coverage=counts if k else None, tokens={}, seconds=dict(search=60.)) for k in range(3)])
+    append_lines(
+        run / "metrics.jsonl",
+        [
+            dict(
+                round=k,
+                policy=counts,
+                search=counts,
+                coverage=counts if k else None,
+                tokens={},
+                seconds=dict(search=60.0),
+            )
+            for k in range(3)
+        ],
+    )
     (run / "config.json").write_text(json.dumps(dict(settings=dict(rounds=2), note=HOSTILE[0])))
     return run
 
 
 def test_report_of_whole_torn_and_empty_runs(tmp_path):
     run = run_folder(tmp_path)
-    with open(run / "round_2" / "search.jsonl", "a") as f: f.write('{"problem_id": "torn')
-    with open(run / "metrics.jsonl", "a") as f: f.write('{"round": 3, "pol')
+    with open(run / "round_2" / "search.jsonl", "a") as f:
+        f.write('{"problem_id": "torn')
+    with open(run / "metrics.jsonl", "a") as f:
+        f.write('{"round": 3, "pol')
     before = (run / "metrics.jsonl").read_bytes()
     page = write_report(run).read_text()
-    assert "One problem, two rounds" in page and "3 rounds measured" in page and "50.0 % (35.2-64.8)" in page
+    assert (
+        "One problem, two rounds" in page
+        and "3 rounds measured" in page
+        and "50.0 % (35.2-64.8)" in page
+    )
     assert "<script>window" not in page and "&lt;script&gt;window" in page
     assert (run / "metrics.jsonl").read_bytes() == before
     (tmp_path / "new").mkdir()
-    with pytest.raises(FileNotFoundError): write_report(tmp_path / "new")
+    with pytest.raises(FileNotFoundError):
+        write_report(tmp_path / "new")
     (tmp_path / "new" / "config.json").write_text("{}")
     assert "0 rounds measured" in write_report(tmp_path / "new").read_text()
 
 
 # -- exported pages in Chromium ---------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def chromium():
     sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync.sync_playwright() as p: yield p.chromium
+    with sync.sync_playwright() as p:
+        yield p.chromium
 
 
 @pytest.fixture
 def page(chromium):
-    browser = chromium.launch(executable_path=BROWSER, args=FLAGS)  # one for each test: none inherits another's death
+    browser = chromium.launch(
+        executable_path=BROWSER, args=FLAGS
+    )  # one for each test: none inherits another's death
     page = browser.new_page(viewport=dict(width=1300, height=900))
     page.set_default_timeout(120_000)  # a busy machine is no failure
     page.problems, page.requests = [], []
@@ -172,8 +285,9 @@ def page(chromium):
 
 
 def look(page, name, whole=False):
-    "Keep a screenshot if the environment asks for it: RSTAR_SCREENSHOTS=FOLDER pytest tests/test_browser.py."
-    if folder := os.environ.get("RSTAR_SCREENSHOTS"): page.screenshot(path=f"{folder}/{name}.png", full_page=whole)
+    """Keep a screenshot if the environment asks for it: RSTAR_SCREENSHOTS=FOLDER pytest tests/test_browser.py."""
+    if folder := os.environ.get("RSTAR_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=whole)
 
 
 def opened(page, tree, tmp_path, **kw):
@@ -182,9 +296,19 @@ def opened(page, tree, tmp_path, **kw):
     return page.locator(".rstar-tree")
 
 
-def ranking(view, parent=0): return [(int(r.get_attribute("data-node")), *r.locator("td").all_inner_texts()[1:]) for r in view.locator(f"table.ranking[data-parent='{parent}'] tbody tr").all()]
-def shown(x): return "∞" if x == math.inf else f"{x:+.2f}".replace("-", "−")
-def value(text): return math.inf if text == "∞" else float(text.replace("−", "-"))
+def ranking(view, parent=0):
+    return [
+        (int(r.get_attribute("data-node")), *r.locator("td").all_inner_texts()[1:])
+        for r in view.locator(f"table.ranking[data-parent='{parent}'] tbody tr").all()
+    ]
+
+
+def shown(x):
+    return "∞" if x == math.inf else f"{x:+.2f}".replace("-", "−")
+
+
+def value(text):
+    return math.inf if text == "∞" else float(text.replace("−", "-"))
 
 
 @needs_browser
@@ -198,7 +322,9 @@ def test_click_shows_code_result_and_numbers(page, tmp_path):
     assert view.locator("pre.step .t-comment").inner_text() == end.step.split("\n")[0]
     assert "33, correct" in view.locator(".verdict").inner_text()
     numbers = [value(x) for x in view.locator("tr.numbers td").all_inner_texts()]
-    assert numbers == pytest.approx([end.node_visits, end.q_value, end.prior, end.ppm, end.value_sum], abs=.0051)
+    assert numbers == pytest.approx(
+        [end.node_visits, end.q_value, end.prior, end.ppm, end.value_sum], abs=0.0051
+    )
     look(page, "tree")
     failed = next(n for n in t.nodes if n.status == "error")
     view.locator(f".n[data-node='{failed.id}']").click()
@@ -210,19 +336,22 @@ def test_click_shows_code_result_and_numbers(page, tmp_path):
 @pytest.mark.parametrize("name,rule", [("uct", uct), ("puct", puct)])
 def test_slider_ranks_as_python_does(page, tmp_path, name, rule):
     t = Tree("arms", "which arm?")
-    add_children(t, 0, ["a = 1", "a = 2", "a = 3", "a = 4", "a = 1 / 0"], [-1., -.1, -3., -2., 0.])
-    for i, (n, q) in enumerate([(30, .9), (3, .4), (9, .7), (0, 0.)], 1): t.nodes[i].node_visits, t.nodes[i].value_sum = n, n * q
-    t.nodes[5].status, t.nodes[0].node_visits, t.nodes[3].ppm = "error", 42, .2
+    add_children(
+        t, 0, ["a = 1", "a = 2", "a = 3", "a = 4", "a = 1 / 0"], [-1.0, -0.1, -3.0, -2.0, 0.0]
+    )
+    for i, (n, q) in enumerate([(30, 0.9), (3, 0.4), (9, 0.7), (0, 0.0)], 1):
+        t.nodes[i].node_visits, t.nodes[i].value_sum = n, n * q
+    t.nodes[5].status, t.nodes[0].node_visits, t.nodes[3].ppm = "error", 42, 0.2
     view = opened(page, t, tmp_path)
     view.locator("select.rule").select_option(name)
     orders = set()
-    for c in (0, .5, 2, 5):
+    for c in (0, 0.5, 2, 5):
         view.locator("input.c").fill(str(c))
         kids = [t.nodes[i] for i in t.nodes[0].children if t.nodes[i].status == "ok"]
         score = {n.id: rule(n.q_value, n.visits, t.nodes[0].visits, n.prior, c) for n in kids}
         rows = [r for r in ranking(view) if "did not run" not in r]
         assert [r[0] for r in rows] == sorted(score, key=lambda i: -score[i])
-        assert [value(r[4]) for r in rows] == pytest.approx([score[r[0]] for r in rows], abs=.0051)
+        assert [value(r[4]) for r in rows] == pytest.approx([score[r[0]] for r in rows], abs=0.0051)
         orders.add(tuple(r[0] for r in rows))
     assert len(ranking(view)) == len(t.nodes[0].children)
     assert len(orders) > 1
@@ -235,7 +364,9 @@ def test_every_moment_agrees_with_replay(page, tmp_path):
     for k in [*range(len(t.events) + 1), 3, len(t.events), 0, 7]:
         page.evaluate("k => document.querySelector('.rstar-tree').viewer.goto(k)", k)
         then = replay(t, k)
-        live = page.evaluate("[...document.querySelectorAll('.rstar-tree .n[data-node]:not(.off)')].map(g => [+g.dataset.node, +g.querySelector('.count').textContent])")
+        live = page.evaluate(
+            "[...document.querySelectorAll('.rstar-tree .n[data-node]:not(.off)')].map(g => [+g.dataset.node, +g.querySelector('.count').textContent])"
+        )
         assert live == [[n.id, n.node_visits] for n in then.nodes]
 
 
@@ -251,15 +382,21 @@ def test_keyboard_and_phases(page, tmp_path):
     page.keyboard.press("Shift+ArrowRight")
     assert view.locator(".phases .now").inner_text() == "backup"
     first = next(e for e in t.events if e["kind"] == "backup")
-    assert sorted(int(g.get_attribute("data-node")) for g in view.locator(".n.hot").all()) == sorted(first["path"])
-    assert {x for x in view.locator(".reward").all_text_contents() if x} == {shown(first["reward"]).replace(".00", "")}
+    assert sorted(
+        int(g.get_attribute("data-node")) for g in view.locator(".n.hot").all()
+    ) == sorted(first["path"])
+    assert {x for x in view.locator(".reward").all_text_contents() if x} == {
+        shown(first["reward"]).replace(".00", "")
+    }
     page.keyboard.press("End")
-    page.keyboard.press("d"); page.keyboard.press("d")
+    page.keyboard.press("d")
+    page.keyboard.press("d")
     best = max(t.nodes[0].children, key=lambda i: t.nodes[i].node_visits)
     assert view.locator(".n.picked").get_attribute("data-node") == str(best)
     page.keyboard.press("s")
     assert view.locator(".n.picked").get_attribute("data-node") == str(best + 1)
-    page.keyboard.press("/"); page.keyboard.type("the sum")
+    page.keyboard.press("/")
+    page.keyboard.type("the sum")
     assert view.locator(".n.hit").count() == sum("the sum" in n.step for n in t.nodes)
     page.keyboard.press("Enter")
     assert "the sum" in view.locator("pre.step").inner_text()
@@ -273,16 +410,22 @@ def test_play_reaches_the_end(page, tmp_path):
     view.get_by_text("play", exact=True).click()
     view.get_by_text("pause", exact=True).wait_for()
     view.get_by_text("play", exact=True).wait_for()
-    assert view.locator(".count").first.inner_text().startswith(f"{len(t.events)} / {len(t.events)}")
+    assert (
+        view.locator(".count").first.inner_text().startswith(f"{len(t.events)} / {len(t.events)}")
+    )
 
 
 @needs_browser
 def test_pairs_and_solutions_can_be_seen(page, tmp_path):
     t = grown()
-    view = opened(page, t, tmp_path, pairs=[(1, 2)], selected=[next(n.id for n in t.nodes if n.correct)])
+    view = opened(
+        page, t, tmp_path, pairs=[(1, 2)], selected=[next(n.id for n in t.nodes if n.correct)]
+    )
     assert not view.locator(".pair[marker-end]").is_visible()
     view.locator(".show-pairs").check()
-    assert view.locator(".pair[marker-end]").evaluate("e => getComputedStyle(e).display") == "inline"
+    assert (
+        view.locator(".pair[marker-end]").evaluate("e => getComputedStyle(e).display") == "inline"
+    )
     page.evaluate("document.querySelector('.rstar-tree').viewer.goto(0)")
     assert view.locator(".pair[marker-end]").evaluate("e => getComputedStyle(e).display") == "none"
     assert view.locator(".band.good:not(.solutions > *)").count() == 2
@@ -293,10 +436,16 @@ def test_pairs_and_solutions_can_be_seen(page, tmp_path):
 def test_bad_input_draws_and_runs_nothing(page, tmp_path, kind):
     cut = grown()
     cut.events = cut.events[:7]
-    tree = {"hostile": hostile_tree(), "empty": Tree("e", "nothing", nodes=[]), "one": Tree("o", "only a root"), "cut off": cut}[kind]
+    tree = {
+        "hostile": hostile_tree(),
+        "empty": Tree("e", "nothing", nodes=[]),
+        "one": Tree("o", "only a root"),
+        "cut off": cut,
+    }[kind]
     page.goto(write_tree_page(tree, tmp_path / "t.html").as_uri())
     page.wait_for_selector(".rstar-tree")
-    for i in range(len(tree.nodes)): page.evaluate("i => document.querySelector('.rstar-tree').viewer.pick(i)", i)
+    for i in range(len(tree.nodes)):
+        page.evaluate("i => document.querySelector('.rstar-tree').viewer.pick(i)", i)
     if kind == "hostile":
         assert page.locator(".rstar-tree h4").inner_text().startswith(HOSTILE[0])
         page.evaluate("document.querySelector('.rstar-tree').viewer.pick(1)")
@@ -310,7 +459,9 @@ def test_bad_input_draws_and_runs_nothing(page, tmp_path, kind):
 @needs_browser
 def test_policy_of_the_page_refuses_other_scripts(page, tmp_path):
     opened(page, grown(), tmp_path)
-    page.evaluate("""() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.body.append(s); }""")
+    page.evaluate(
+        """() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.body.append(s); }"""
+    )
     assert page.evaluate("window.hacked") is None and "Content Security Policy" in page.problems[0]
 
 
@@ -318,7 +469,9 @@ def test_policy_of_the_page_refuses_other_scripts(page, tmp_path):
 def test_report_opens_from_disk(page, tmp_path):
     page.goto(write_report(run_folder(tmp_path)).as_uri())
     page.wait_for_selector(".pair .rstar-tree")
-    for fold in page.locator("details").all(): fold.locator("summary").click(); fold.locator(".rstar-tree").wait_for()
+    for fold in page.locator("details").all():
+        fold.locator("summary").click()
+        fold.locator(".rstar-tree").wait_for()
     look(page, "report", whole=True)
     assert page.locator("details").count() >= 2
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 50)")
@@ -329,6 +482,7 @@ def test_report_opens_from_disk(page, tmp_path):
 @needs_browser
 def test_two_thousand_nodes(page, tmp_path, record_property):
     from test_viz import random_tree
+
     view = opened(page, random_tree(2000, 4), tmp_path)
     assert 60 < view.locator(".n[data-node]:not(.off)").count() < 200
     view.locator(".show-all").check()
@@ -351,8 +505,10 @@ w"""
 
 def notebook(path, cells, outputs=()):
     import nbformat as nf
+
     nb = nf.v4.new_notebook(cells=[nf.v4.new_code_cell(c) for c in cells])
-    for cell, out in zip(nb.cells, outputs): cell.outputs = out
+    for cell, out in zip(nb.cells, outputs):
+        cell.outputs = out
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3", language="python")
     nf.write(nb, path)
 
@@ -361,28 +517,65 @@ def notebook(path, cells, outputs=()):
 def lab(tmp_path_factory):
     pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
     home = tmp_path_factory.mktemp("lab")
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    env = dict(os.environ, HOME=str(home), JUPYTER_CONFIG_DIR=str(home / "config"), JUPYTER_DATA_DIR=str(home / "data"), JUPYTER_RUNTIME_DIR=str(home / "run"), PYTHONPATH=str(Path(__file__).parent.parent), OMP_NUM_THREADS="1")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    env = dict(
+        os.environ,
+        HOME=str(home),
+        JUPYTER_CONFIG_DIR=str(home / "config"),
+        JUPYTER_DATA_DIR=str(home / "data"),
+        JUPYTER_RUNTIME_DIR=str(home / "run"),
+        PYTHONPATH=str(Path(__file__).parent.parent),
+        OMP_NUM_THREADS="1",
+    )
     (home / "nbs").mkdir()
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (settings / "notification.jupyterlab-settings").write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )
     log = open(home / "log", "w")
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={home / 'nbs'}"], env=env, stdout=log, stderr=log)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            f"--port={port}",
+            "--ServerApp.ip=127.0.0.1",
+            "--IdentityProvider.token=",
+            "--ServerApp.allow_root=True",
+            f"--ServerApp.root_dir={home / 'nbs'}",
+        ],
+        env=env,
+        stdout=log,
+        stderr=log,
+    )
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
-        try: urllib.request.urlopen(f"{url}/api", timeout=5); break
+        try:
+            urllib.request.urlopen(f"{url}/api", timeout=5)
+            break
         except OSError:
             assert server.poll() is None, (home / "log").read_text()
-            time.sleep(.1)
+            time.sleep(0.1)
     yield url, home / "nbs"
-    server.terminate(); server.wait(20); log.close()
+    server.terminate()
+    server.wait(20)
+    log.close()
 
 
-NOISE = ("favicon", "/api/", "ERR_INTERNET", "Failed to load resource")  # of JupyterLab itself, without a network
+NOISE = (
+    "favicon",
+    "/api/",
+    "ERR_INTERNET",
+    "Failed to load resource",
+)  # of JupyterLab itself, without a network
 
 
-def errors(page): return [p for p in page.problems if not any(n in p for n in NOISE)]
+def errors(page):
+    return [p for p in page.problems if not any(n in p for n in NOISE)]
 
 
 def run_all(page, url, name):
@@ -396,7 +589,14 @@ def run_all(page, url, name):
 @needs_browser
 def test_widget_in_jupyterlab(page, lab):
     url, folder = lab
-    notebook(folder / "live.ipynb", [CELL.format(tests=str(Path(__file__).parent)), "w.selected_node = 2; w.position = 4; w.c = 0.5", "print('picked', w.selected_node, w.position, w.c)"])
+    notebook(
+        folder / "live.ipynb",
+        [
+            CELL.format(tests=str(Path(__file__).parent)),
+            "w.selected_node = 2; w.position = 4; w.c = 0.5",
+            "print('picked', w.selected_node, w.position, w.c)",
+        ],
+    )
     run_all(page, url, "live.ipynb")
     view = page.locator(".jp-OutputArea .rstar-tree")
     view.wait_for(timeout=90_000)
@@ -406,7 +606,8 @@ def test_widget_in_jupyterlab(page, lab):
     assert view.locator(".c-value").inner_text() == "0.50"
     view.locator(".n[data-node='1']").click()
     cells = page.locator(".jp-Notebook .jp-Cell").count()
-    for key in ("b", "d", "w", "Home", "ArrowRight", "a", "a"): page.keyboard.press(key)
+    for key in ("b", "d", "w", "Home", "ArrowRight", "a", "a"):
+        page.keyboard.press(key)
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells
     assert view.locator(".n.picked").get_attribute("data-node") == "0"
     page.evaluate("document.querySelector('.rstar-tree').viewer.goto(6)")
@@ -422,10 +623,15 @@ def test_widget_in_jupyterlab(page, lab):
 @needs_browser
 def test_untrusted_first_open_shows_the_picture(page, lab):
     import nbformat as nf
+
     url, folder = lab
     still, sizes = TreeWidget(grown())._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in still
-    notebook(folder / "saved.ipynb", ["w"], [[nf.v4.new_output("display_data", data=still, metadata=sizes)]])
+    notebook(
+        folder / "saved.ipynb",
+        ["w"],
+        [[nf.v4.new_output("display_data", data=still, metadata=sizes)]],
+    )
     page.goto(f"{url}/lab/tree/saved.ipynb?reset")
     page.wait_for_selector(".jp-OutputArea img", timeout=90_000)
     assert page.evaluate("document.querySelector('.jp-OutputArea img').naturalWidth") > 300
@@ -438,37 +644,54 @@ PICTURES = ["05a_playground", "07_trees", "07a_widget", "07c_rounds", "07d_dashb
 @needs_browser
 @pytest.mark.parametrize("name", PICTURES)
 def test_first_open_of_a_lesson_shows_its_pictures(page, lab, name):
-    "The notebook as it is in the repository, in a JupyterLab that has never seen it, so it is not trusted and nothing in it runs."
+    """The notebook as it is in the repository, in a JupyterLab that has never seen it, so it is not trusted and nothing in it runs."""
     url, folder = lab
     source = Path(__file__).parent.parent / "nbs" / f"{name}.ipynb"
     shutil.copy(source, folder / source.name)
     cells = json.loads(source.read_text())["cells"]
-    with_picture = [k for k, c in enumerate(cells) for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    with_picture = [
+        k
+        for k, c in enumerate(cells)
+        for o in c.get("outputs", [])
+        if "image/png" in o.get("data", {})
+    ]
     page.goto(f"{url}/lab/tree/{source.name}?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     assert page.locator(".jp-StatusBar-TrustedItem, [title*='trusted']").count()
     for k in with_picture:
         cell = page.locator(f".jp-Notebook [data-windowed-list-index='{k}']")
-        page.wait_for_function("k => { const c = document.querySelector(`.jp-Notebook [data-windowed-list-index='${k}']`); if (c) c.scrollIntoView(); return c; }", arg=k)
+        page.wait_for_function(
+            "k => { const c = document.querySelector(`.jp-Notebook [data-windowed-list-index='${k}']`); if (c) c.scrollIntoView(); return c; }",
+            arg=k,
+        )
         cell.locator(".jp-OutputArea img").first.wait_for()
-        widths = cell.locator(".jp-OutputArea img").evaluate_all("async imgs => { await Promise.all(imgs.map(i => i.decode())); return imgs.map(i => i.naturalWidth); }")
+        widths = cell.locator(".jp-OutputArea img").evaluate_all(
+            "async imgs => { await Promise.all(imgs.map(i => i.decode())); return imgs.map(i => i.naturalWidth); }"
+        )
         assert widths and min(widths) > 100, (k, widths)
-        if k == with_picture[-1]: look(page, f"untrusted_{name}")
+        if k == with_picture[-1]:
+            look(page, f"untrusted_{name}")
     assert page.locator(".rstar, .jp-RenderedHTMLCommon .lm-Widget.jupyter-widgets").count() == 0
     assert errors(page) == []
 
 
 def finished_run(path):
-    "A finished run's folder with times, of two rounds."
+    """A finished run's folder with times, of two rounds."""
     run = run_folder(path, "source")
-    (run / "config.json").write_text(json.dumps(dict(settings=dict(rounds=2, problems=[2], carry=0, problem_file=""))))
+    (run / "config.json").write_text(
+        json.dumps(dict(settings=dict(rounds=2, problems=[2], carry=0, problem_file="")))
+    )
     (run / "round_0").mkdir()
     for k, phases in enumerate([("base", "evaluate"), *[("search", "sft", "ppm", "evaluate")] * 2]):
-        append_lines(run / f"round_{k}" / "times.jsonl", [dict(phase=p, seconds=30. + 10 * i) for i, p in enumerate(phases)])
+        append_lines(
+            run / f"round_{k}" / "times.jsonl",
+            [dict(phase=p, seconds=30.0 + 10 * i) for i, p in enumerate(phases)],
+        )
         if k:
             trees = run / f"round_{k}" / "search.jsonl"
             rows = [dict(json.loads(line), solved=True) for line in open(trees, encoding="utf-8")]
-            trees.unlink(); append_lines(trees, rows)
+            trees.unlink()
+            append_lines(trees, rows)
     return run
 
 
@@ -477,18 +700,35 @@ def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
     url, folder = lab
     source = Path(os.environ.get("RSTAR_FINISHED_RUN") or finished_run(tmp_path))
     run = tmp_path / "live"
-    writer = subprocess.Popen([sys.executable, str(Path(__file__).parent / "follow_run.py"), str(source), str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "follow_run.py"), str(source), str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
     def step():
-        writer.stdin.write("\n"); writer.stdin.flush()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
         return writer.stdout.readline().strip()
+
     try:
         assert writer.stdout.readline().strip() == "locked"
         assert step() == "config"
-        notebook(folder / "follow.ipynb", [f"from rstar_nb.dashboard import Dashboard\nd = Dashboard({str(run)!r}, every=.1)\nd", "print(d.run.state(), d.status['table'][0])"])
+        notebook(
+            folder / "follow.ipynb",
+            [
+                f"from rstar_nb.dashboard import Dashboard\nd = Dashboard({str(run)!r}, every=.1)\nd",
+                "print(d.run.state(), d.status['table'][0])",
+            ],
+        )
         run_all(page, url, "follow.ipynb")
         view = page.locator(".jp-OutputArea .rstar-run")
         view.locator(".state.running").wait_for()
-        assert "round 0" in view.locator(".line").inner_text() and view.locator(".rstar-tree").count() == 0
+        assert (
+            "round 0" in view.locator(".line").inner_text()
+            and view.locator(".rstar-tree").count() == 0
+        )
         last, said = len((source / "metrics.jsonl").read_text().splitlines()) - 1, ""
         while said != f"round {last}, metrics":
             said = step()
@@ -498,50 +738,81 @@ def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
                 view.locator(".rstar-tree .n").first.wait_for()
                 assert f"round {k} of {last}, search" in view.locator(".line").inner_text()
                 look(page, f"dashboard_{said.replace(', ', '_').replace(' ', '_')}")
-            elif what == "metrics": page.wait_for_function("k => { const r = [...document.querySelectorAll('.rstar-run table.rounds tbody tr')][k]; return !r || r.cells[6].textContent.includes('%'); }", arg=int(k))
+            elif what == "metrics":
+                page.wait_for_function(
+                    "k => { const r = [...document.querySelectorAll('.rstar-run table.rounds tbody tr')][k]; return !r || r.cells[6].textContent.includes('%'); }",
+                    arg=int(k),
+                )
         writer.stdin.close()
         assert writer.wait(60) == 0
-        view.wait_for(state="detached")  # the run has ended: the picture takes the place of the widget
+        view.wait_for(
+            state="detached"
+        )  # the run has ended: the picture takes the place of the widget
         page.locator(".jp-OutputArea img").first.wait_for()
-        assert page.locator(".jp-OutputArea img").first.evaluate("async i => { await i.decode(); return i.clientWidth; }") > 300
+        assert (
+            page.locator(".jp-OutputArea img").first.evaluate(
+                "async i => { await i.decode(); return i.clientWidth; }"
+            )
+            > 300
+        )
         look(page, "dashboard_finished")
-    finally: writer.kill()
+    finally:
+        writer.kill()
     assert page.evaluate("window.hacked") is None and errors(page) == []
 
 
 @needs_browser
 def test_a_wide_picture_fits_the_page(page, lab):
     url, folder = lab
-    notebook(folder / "wide.ipynb", [f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_viz import random_tree\nfrom rstar_nb.viz import show_trees\nshow_trees([random_tree(30, 4), random_tree(30, 5)])"])
+    notebook(
+        folder / "wide.ipynb",
+        [
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_viz import random_tree\nfrom rstar_nb.viz import show_trees\nshow_trees([random_tree(30, 4), random_tree(30, 5)])"
+        ],
+    )
     run_all(page, url, "wide.ipynb")
     img = page.locator(".jp-OutputArea img").first
     img.wait_for()
-    wide, room = img.evaluate("async i => { await i.decode(); return [i.clientWidth, i.parentElement.clientWidth]; }")
+    wide, room = img.evaluate(
+        "async i => { await i.decode(); return [i.clientWidth, i.parentElement.clientWidth]; }"
+    )
     look(page, "wide")
-    assert .9 * room < wide <= room
+    assert 0.9 * room < wide <= room
 
 
 @needs_browser
 def test_playground_in_jupyterlab(page, lab):
     url, folder = lab
-    notebook(folder / "arms.ipynb", ["from rstar_nb.playground import Playground\np = Playground()\np"])
+    notebook(
+        folder / "arms.ipynb", ["from rstar_nb.playground import Playground\np = Playground()\np"]
+    )
     run_all(page, url, "arms.ipynb")
     view = page.locator(".jp-OutputArea .rstar")
     view.wait_for()
     view.get_by_role("button", name="a hundred pulls").click()
     view.locator(".count", has_text="100 pulls").wait_for()
     look(page, "playground")
-    bounds = lambda: [float(r.get_attribute("data-bound")) for r in view.locator("[data-arm]").all()]
+    bounds = lambda: [
+        float(r.get_attribute("data-bound")) for r in view.locator("[data-arm]").all()
+    ]
     before = bounds()
     view.locator("input.c").fill("3")
-    page.wait_for_function("b => document.querySelector('.rstar-bandit [data-arm]').dataset.bound !== b", arg=view.locator("[data-arm]").first.get_attribute("data-bound")) if bounds() == before else None
+    page.wait_for_function(
+        "b => document.querySelector('.rstar-bandit [data-arm]').dataset.bound !== b",
+        arg=view.locator("[data-arm]").first.get_attribute("data-bound"),
+    ) if bounds() == before else None
     assert all(b > a for a, b in zip(before, bounds()))
     assert errors(page) == []
 
 
 def test_playground_tells_its_view_of_every_step():
     from rstar_nb.playground import Playground
+
     p, heard = Playground(), []
     p.observe(lambda change: heard.append(len(change["new"])), "moments")
-    p.step(); p.step(100); p.c = 3.; p.arms = [.1, .9]; p.step(5)
+    p.step()
+    p.step(100)
+    p.c = 3.0
+    p.arms = [0.1, 0.9]
+    p.step(5)
     assert heard == [2, 102, 102, 1, 6]

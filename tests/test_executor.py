@@ -1,81 +1,150 @@
 """The executor: verdicts, isolation, determinism, and nothing left behind. Slow tables are in tests/benchmarks/executor.py."""
-import importlib.util, json, os, select, signal, subprocess, sys, tempfile, threading, types
+
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import types
 from pathlib import Path
+
 import pytest
-from hypothesis import given, settings, strategies as st, HealthCheck
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-pytestmark = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the sandbox layers tested here are those of Linux')
-from rstar_nb import executor as X, sandbox as S, zygote as Z
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the sandbox layers tested here are those of Linux"
+)
+from rstar_nb import executor as X
+from rstar_nb import sandbox as S
+from rstar_nb import zygote as Z
 from rstar_nb.executor import Executor, Result, SandboxError, read_message
 from rstar_nb.sandbox import ALLOWED, LAYERS, PROBES, Sandbox, level, seccomp_filter
 from rstar_nb.stage import no_addresses
 from tests.hostile.battery import BENIGN, BENIGN_SYMPY, HOSTILE
 from tests.hostile.harness import battery, tree
 
-@pytest.fixture(scope='module')
+
+@pytest.fixture(scope="module")
 def ex():
-    with Executor(timeout=.5, wall=2, memory=128) as ex: yield ex
+    with Executor(timeout=0.5, wall=2, memory=128) as ex:
+        yield ex
 
-@pytest.fixture(scope='module')
+
+@pytest.fixture(scope="module")
 def plain():
-    with Executor(preload=(), timeout=.5, wall=2) as ex: yield ex
+    with Executor(preload=(), timeout=0.5, wall=2) as ex:
+        yield ex
 
-@pytest.mark.parametrize('source, status, error', [
-    ('answer = 1', 'ok', None),
-    ('x = 1\nanswer = y', 'error', "NameError: name 'y' is not defined (line 2)"),
-    ('def f(): return 1 / 0\n\nf()', 'error', 'ZeroDivisionError: division by zero (line 1)'),
-    ('def f(:', 'error', 'SyntaxError: invalid syntax (line 1)'),
-    ('import sys\nsys.exit("no")', 'error', 'SystemExit: no (line 2)'),
-    ('x = [0] * 10 ** 10', 'memory', 'MemoryError (line 1)'),
-    ('while True: print("x" * 1000)', 'output', 'more than 1048576 bytes of output'),
-    ('import os\nos._exit(7)', 'killed', 'ended with code 7 before it gave a result'),
-    ('import ctypes\nctypes.string_at(0)', 'killed', 'ended by SIGSEGV'),
-    ('import time\ntime.sleep(99)', 'timeout', 'stopped: it waited too long'),
-    ('import wave', 'error', "ModuleNotFoundError: No module named 'wave' (the sandbox has no files: only preloaded modules can be imported) (line 1)")])
+
+@pytest.mark.parametrize(
+    "source, status, error",
+    [
+        ("answer = 1", "ok", None),
+        ("x = 1\nanswer = y", "error", "NameError: name 'y' is not defined (line 2)"),
+        ("def f(): return 1 / 0\n\nf()", "error", "ZeroDivisionError: division by zero (line 1)"),
+        ("def f(:", "error", "SyntaxError: invalid syntax (line 1)"),
+        ('import sys\nsys.exit("no")', "error", "SystemExit: no (line 2)"),
+        ("x = [0] * 10 ** 10", "memory", "MemoryError (line 1)"),
+        ('while True: print("x" * 1000)', "output", "more than 1048576 bytes of output"),
+        ("import os\nos._exit(7)", "killed", "ended with code 7 before it gave a result"),
+        ("import ctypes\nctypes.string_at(0)", "killed", "ended by SIGSEGV"),
+        ("import time\ntime.sleep(99)", "timeout", "stopped: it waited too long"),
+        (
+            "import wave",
+            "error",
+            "ModuleNotFoundError: No module named 'wave' (the sandbox has no files: only preloaded modules can be imported) (line 1)",
+        ),
+    ],
+)
 def test_status_and_error(plain, source, status, error):
-    r, = plain.run([source])
+    (r,) = plain.run([source])
     assert (r.status, r.error) == (status, error)
 
-def test_cpu_timeout_is_seen_from_outside(plain):
-    r, = plain.run(['while True: pass'])
-    assert r.status == 'timeout' and r.error.endswith('s of CPU') and r.seconds >= .5 and r.answer is None
 
-@pytest.mark.parametrize('source, answer', [
-    ('answer = 2 ** 200', 2 ** 200), ('answer = True', True), ('answer = None', None), ('x = 1', None), ('answer = 0.1 + 0.2', 0.1 + 0.2),
-    ('answer = 10 ** 5000', {'type': 'int', 'text': hex(10 ** 5000)}),
-    ('answer = float("-inf")', {'type': 'float', 'text': '-inf'}), ('answer = 1 - 2j', {'type': 'complex', 'real': 1.0, 'imag': -2.0}),
-    ('answer = (1, [2])', {'type': 'tuple', 'items': [1, [2]]}), ('answer = {3, 1, 2}', {'type': 'set', 'items': [1, 2, 3]}),
-    ('from fractions import Fraction as F\nanswer = F(-2, 6)', {'type': 'Fraction', 'text': '-1/3'}),
-    ('from decimal import Decimal as D\nanswer = D("1.10")', {'type': 'Decimal', 'text': '1.10'}),
-    ('answer = {"a": 1, "b": [2]}', {'a': 1, 'b': [2]}), ('answer = {1: 2}', {'type': 'dict', 'items': [[1, 2]]}),
-    ('answer = {"type": "int"}', {'type': 'dict', 'items': [['type', 'int']]}), ('answer = "é\\n"', 'é\n'),
-    ('import sympy\nanswer = sympy.Integer(33)', 33), ('import sympy\nanswer = sympy.Rational(1, 3)', {'type': 'Fraction', 'text': '1/3'}),
-    ('import sympy\nanswer = sympy.sqrt(8)', {'type': 'sympy', 'text': '2*sqrt(2)'}),
-    ('import numpy as np\nanswer = [np.int64(3), np.float64(.5), np.bool_(True)]', [3, .5, True]),
-    ('import numpy as np\nanswer = np.array([[1, 2]])', {'type': 'ndarray', 'items': [[1, 2]]}),
-    ('class A:\n    def __repr__(self): return "33"\nanswer = A()', {'type': 'A', 'text': '33'})])
+def test_cpu_timeout_is_seen_from_outside(plain):
+    (r,) = plain.run(["while True: pass"])
+    assert (
+        r.status == "timeout"
+        and r.error.endswith("s of CPU")
+        and r.seconds >= 0.5
+        and r.answer is None
+    )
+
+
+@pytest.mark.parametrize(
+    "source, answer",
+    [
+        ("answer = 2 ** 200", 2**200),
+        ("answer = True", True),
+        ("answer = None", None),
+        ("x = 1", None),
+        ("answer = 0.1 + 0.2", 0.1 + 0.2),
+        ("answer = 10 ** 5000", {"type": "int", "text": hex(10**5000)}),
+        ('answer = float("-inf")', {"type": "float", "text": "-inf"}),
+        ("answer = 1 - 2j", {"type": "complex", "real": 1.0, "imag": -2.0}),
+        ("answer = (1, [2])", {"type": "tuple", "items": [1, [2]]}),
+        ("answer = {3, 1, 2}", {"type": "set", "items": [1, 2, 3]}),
+        (
+            "from fractions import Fraction as F\nanswer = F(-2, 6)",
+            {"type": "Fraction", "text": "-1/3"},
+        ),
+        (
+            'from decimal import Decimal as D\nanswer = D("1.10")',
+            {"type": "Decimal", "text": "1.10"},
+        ),
+        ('answer = {"a": 1, "b": [2]}', {"a": 1, "b": [2]}),
+        ("answer = {1: 2}", {"type": "dict", "items": [[1, 2]]}),
+        ('answer = {"type": "int"}', {"type": "dict", "items": [["type", "int"]]}),
+        ('answer = "é\\n"', "é\n"),
+        ("import sympy\nanswer = sympy.Integer(33)", 33),
+        ("import sympy\nanswer = sympy.Rational(1, 3)", {"type": "Fraction", "text": "1/3"}),
+        ("import sympy\nanswer = sympy.sqrt(8)", {"type": "sympy", "text": "2*sqrt(2)"}),
+        (
+            "import numpy as np\nanswer = [np.int64(3), np.float64(.5), np.bool_(True)]",
+            [3, 0.5, True],
+        ),
+        ("import numpy as np\nanswer = np.array([[1, 2]])", {"type": "ndarray", "items": [[1, 2]]}),
+        (
+            'class A:\n    def __repr__(self): return "33"\nanswer = A()',
+            {"type": "A", "text": "33"},
+        ),
+    ],
+)
 def test_answer_is_plain_data(ex, source, answer):
-    r, = ex.run([source])
-    assert r.status == 'ok' and r.answer == answer and type(r.answer) is type(answer)
+    (r,) = ex.run([source])
+    assert r.status == "ok" and r.answer == answer and type(r.answer) is type(answer)
+
 
 def test_order_is_kept_and_equal_programs_run_once(plain, monkeypatch):
     sent, send = [], X._Worker.send
-    monkeypatch.setattr(X._Worker, 'send', lambda w, job, source: (sent.append(job), send(w, job, source)))
-    programs = [f'answer = {i % 50}' for i in range(200)]
+    monkeypatch.setattr(
+        X._Worker, "send", lambda w, job, source: (sent.append(job), send(w, job, source))
+    )
+    programs = [f"answer = {i % 50}" for i in range(200)]
     assert [r.answer for r in plain.run(programs)] == [i % 50 for i in range(200)]
     assert sorted(sent) == sorted(set(programs))
 
+
 def test_stdout_is_kept_and_cut(plain):
     a, b = plain.run(['print("é", 1)', 'print("x" * 20_000)'])
-    assert a.stdout == 'é 1\n' and b.status == 'ok' and len(b.stdout) == 10_000
+    assert a.stdout == "é 1\n" and b.status == "ok" and len(b.stdout) == 10_000
+
 
 def test_a_large_program_and_an_empty_list(plain):
-    big = 'x = 0\n' + 'x += 1\n' * 40_000 + 'answer = x'
-    assert plain.run([]) == [] and [r.answer for r in plain.run([big, 'answer = 1', big + ' + 1'])] == [40_000, 1, 40_001]
+    big = "x = 0\n" + "x += 1\n" * 40_000 + "answer = x"
+    assert plain.run([]) == [] and [
+        r.answer for r in plain.run([big, "answer = 1", big + " + 1"])
+    ] == [40_000, 1, 40_001]
 
-REFERENCE = '''
+
+REFERENCE = """
 def reference():
     import sys, json, io
     src, names, real = sys.stdin.read(), sys.modules['__main__'].__dict__, sys.stdout
@@ -84,32 +153,62 @@ def reference():
     except SystemExit: pass
     real.buffer.write(json.dumps([names.get('answer'), out.getvalue()]).encode())
 reference()
-'''
+"""
+
+
 def test_benign_programs_do_what_plain_python_does(ex):
     programs = {**BENIGN, **BENIGN_SYMPY}
     assert len(programs) >= 30
     got = ex.run(list(programs.values()))
     for (name, src), r in zip(programs.items(), got):
-        p = subprocess.run([sys.executable, '-c', REFERENCE], input=src.encode(), capture_output=True, env=dict(PYTHONHASHSEED='0', PATH=os.environ['PATH']))
+        p = subprocess.run(
+            [sys.executable, "-c", REFERENCE],
+            input=src.encode(),
+            capture_output=True,
+            env=dict(PYTHONHASHSEED="0", PATH=os.environ["PATH"]),
+        )
         assert [r.answer, r.stdout] == json.loads(p.stdout) and r.ok, (name, r, p.stderr[-300:])
 
+
 def test_same_result_in_any_order_and_in_any_executor(ex):
-    programs = ['import random\nanswer = random.random()', 'import random\nanswer = random.Random().random()', 'import secrets\nanswer = secrets.randbelow(10**9)',
-        'import numpy as np\nanswer = [np.random.rand(), np.random.default_rng().random()]', 'answer = hash("a")', 'answer = list({"a", "b", "c", "dd"})',
-        'import os\nanswer = os.urandom(4).hex()', 'import uuid\nanswer = str(uuid.uuid4())', 'import time\nanswer = time.strftime("%H", time.localtime(0)) + time.tzname[0]',
-        'import locale\nanswer = locale.getlocale()', 'import random\nrandom.shuffle(x := list(range(9)))\nanswer = x', 'import sys\nanswer = sys.getrecursionlimit()']
+    programs = [
+        "import random\nanswer = random.random()",
+        "import random\nanswer = random.Random().random()",
+        "import secrets\nanswer = secrets.randbelow(10**9)",
+        "import numpy as np\nanswer = [np.random.rand(), np.random.default_rng().random()]",
+        'answer = hash("a")',
+        'answer = list({"a", "b", "c", "dd"})',
+        "import os\nanswer = os.urandom(4).hex()",
+        "import uuid\nanswer = str(uuid.uuid4())",
+        'import time\nanswer = time.strftime("%H", time.localtime(0)) + time.tzname[0]',
+        "import locale\nanswer = locale.getlocale()",
+        "import random\nrandom.shuffle(x := list(range(9)))\nanswer = x",
+        "import sys\nanswer = sys.getrecursionlimit()",
+    ]
     view = lambda rs: [(r.status, r.answer, r.stdout, r.error) for r in rs]
     first = view(ex.run(programs))
-    assert view(ex.run(programs[::-1]))[::-1] == first == view(ex.run(programs)) and {s for s, *_ in first} == {'ok'}
-    with Executor(workers=1) as other: assert view(other.run(programs)) == first
+    assert view(ex.run(programs[::-1]))[::-1] == first == view(ex.run(programs)) and {
+        s for s, *_ in first
+    } == {"ok"}
+    with Executor(workers=1) as other:
+        assert view(other.run(programs)) == first
+
 
 def test_a_child_has_nothing_but_its_program(plain):
-    r = plain.run(['import os\nanswer = [dict(os.environ), os.getcwd()]', """import os
+    r = plain.run(
+        [
+            "import os\nanswer = [dict(os.environ), os.getcwd()]",
+            """import os
 answer = []
 for fd in range(300):
     try: os.lseek(fd, 0, 1); answer.append(fd)
-    except OSError as e: answer += [fd] * (e.errno == 29)    # a pipe; 9 is a closed one""", 'import sys\nanswer = [sys.argv, sys.path]', 'answer = sorted(n for n in globals() if not n.startswith("__"))'])
-    assert [x.answer for x in r] == [[{}, '/'], [0, 1, 2, Z.OUT], [['program'], []], []]
+    except OSError as e: answer += [fd] * (e.errno == 29)    # a pipe; 9 is a closed one""",
+            "import sys\nanswer = [sys.argv, sys.path]",
+            'answer = sorted(n for n in globals() if not n.startswith("__"))',
+        ]
+    )
+    assert [x.answer for x in r] == [[{}, "/"], [0, 1, 2, Z.OUT], [["program"], []], []]
+
 
 def test_limits_are_set_and_cannot_be_raised():
     source = """import resource
@@ -119,39 +218,70 @@ for n in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE', 'STACK', 'CORE'):
     try: resource.setrlimit(which, (hard + 1, hard + 1)); raised = True
     except (ValueError, OSError): raised = False
     answer[n] = [soft == hard, hard, raised]"""
-    with Executor(workers=1, preload=(), timeout=3, memory=100, without=['seccomp'], allow_weak=True) as ex: got = ex.run([source])[0].answer
-    assert got.pop('AS')[1] > 100 << 20
-    assert got == {'CPU': [True, 5, False], 'NPROC': [True, 0, False], 'FSIZE': [True, 0, False], 'NOFILE': [True, 16, False], 'STACK': [True, 8 << 20, False], 'CORE': [True, 0, False]}
+    with Executor(
+        workers=1, preload=(), timeout=3, memory=100, without=["seccomp"], allow_weak=True
+    ) as ex:
+        got = ex.run([source])[0].answer
+    assert got.pop("AS")[1] > 100 << 20
+    assert got == {
+        "CPU": [True, 5, False],
+        "NPROC": [True, 0, False],
+        "FSIZE": [True, 0, False],
+        "NOFILE": [True, 16, False],
+        "STACK": [True, 8 << 20, False],
+        "CORE": [True, 0, False],
+    }
+
 
 def test_the_kernel_confirms_the_layers(plain):
-    "Of a child that runs, /proc says: filtered, no new privileges, no capabilities, and nobody where we are root."
+    """Of a child that runs, /proc says: filtered, no new privileges, no capabilities, and nobody where we are root."""
     with Executor(workers=1, preload=(), timeout=60) as ex:
-        t = threading.Thread(target=lambda: ex.run(['while True: pass'])); t.start()
+        t = threading.Thread(target=lambda: ex.run(["while True: pass"]))
+        t.start()
         try:
             while True:
-                status = [dict(l.split(':\t', 1) for l in Path(f'/proc/{p}/status').read_text().splitlines() if ':\t' in l) for p in tree(ex._pool[0].proc.pid)]
-                if found := [x for x in status if x['Seccomp'] == '2']: break
-        finally: os.kill(ex._pool[0].proc.pid, signal.SIGKILL); t.join()
+                status = [
+                    dict(
+                        l.split(":\t", 1)
+                        for l in Path(f"/proc/{p}/status").read_text().splitlines()
+                        if ":\t" in l
+                    )
+                    for p in tree(ex._pool[0].proc.pid)
+                ]
+                if found := [x for x in status if x["Seccomp"] == "2"]:
+                    break
+        finally:
+            os.kill(ex._pool[0].proc.pid, signal.SIGKILL)
+            t.join()
     child = found[0]
-    assert child['NoNewPrivs'] == '1' and int(child['CapEff'], 16) == int(child['CapPrm'], 16) == 0
-    if ex.isolation.layers['uid'] == 'on': assert set(child['Uid'].split()) == {'65534'}
-    if ex.isolation.layers['namespaces'] == 'on': assert len(child['NSpid'].split()) == 2
+    assert child["NoNewPrivs"] == "1" and int(child["CapEff"], 16) == int(child["CapPrm"], 16) == 0
+    if ex.isolation.layers["uid"] == "on":
+        assert set(child["Uid"].split()) == {"65534"}
+    if ex.isolation.layers["namespaces"] == "on":
+        assert len(child["NSpid"].split()) == 2
+
 
 def test_the_zygote_never_holds_a_program(plain):
-    "Its whole memory is searched for the text of a program that it has run."
+    """Its whole memory is searched for the text of a program that it has run."""
     with Executor(workers=1, preload=()) as ex:
-        mark = 'mark' + os.urandom(8).hex()
-        assert ex.run([f'# {mark}\nx = "{mark[::-1]}"\nanswer = x[::-1][:4]'])[0].answer == 'mark'
-        zygote, = [p for p in tree(ex._pool[0].proc.pid) if os.getpid() != p][:1]
-        try: memory = open(f'/proc/{zygote}/mem', 'rb', 0)
-        except OSError: pytest.skip('may not look into another process here')
+        mark = "mark" + os.urandom(8).hex()
+        assert ex.run([f'# {mark}\nx = "{mark[::-1]}"\nanswer = x[::-1][:4]'])[0].answer == "mark"
+        (zygote,) = [p for p in tree(ex._pool[0].proc.pid) if os.getpid() != p][:1]
+        try:
+            memory = open(f"/proc/{zygote}/mem", "rb", 0)
+        except OSError:
+            pytest.skip("may not look into another process here")
         found = []
-        for line in open(f'/proc/{zygote}/maps'):
-            a, b = (int(x, 16) for x in line.split()[0].split('-'))
-            try: memory.seek(a); data = memory.read(b - a)
-            except (OSError, ValueError, OverflowError): continue
-            found += [m for m in (mark, mark[::-1], 'Count something') if m.encode() in data]
-    assert set(found) == {'Count something'}             # that one is the rehearsal's: the search does see
+        for line in open(f"/proc/{zygote}/maps"):
+            a, b = (int(x, 16) for x in line.split()[0].split("-"))
+            try:
+                memory.seek(a)
+                data = memory.read(b - a)
+            except (OSError, ValueError, OverflowError):
+                continue
+            found += [m for m in (mark, mark[::-1], "Count something") if m.encode() in data]
+    assert set(found) == {"Count something"}  # that one is the rehearsal's: the search does see
+
 
 DAEMON = """import os, time
 for _ in range(3):
@@ -160,196 +290,507 @@ for _ in range(3):
         if os.fork() == 0: time.sleep(600)
         os._exit(0)
 """
-@pytest.mark.parametrize('without', [['seccomp', 'limits'], ['seccomp', 'limits', 'namespaces', 'landlock']], ids=['process namespace', 'no namespace'])
-@pytest.mark.parametrize('end', ['answer = 1', 'while True: pass', 'time.sleep(600)', 'os._exit(3)', 'os.closerange(0, 100)\nos.kill(os.getpid(), 9)'])
+
+
+@pytest.mark.parametrize(
+    "without",
+    [["seccomp", "limits"], ["seccomp", "limits", "namespaces", "landlock"]],
+    ids=["process namespace", "no namespace"],
+)
+@pytest.mark.parametrize(
+    "end",
+    [
+        "answer = 1",
+        "while True: pass",
+        "time.sleep(600)",
+        "os._exit(3)",
+        "os.closerange(0, 100)\nos.kill(os.getpid(), 9)",
+    ],
+)
 def test_the_whole_tree_of_a_child_is_gone(end, without):
-    "Where processes can be started at all: daemons that left the group end with the program that started them."
-    with Executor(workers=1, preload=(), timeout=.2, wall=.5, without=without, allow_weak=True) as ex:
+    """Where processes can be started at all: daemons that left the group end with the program that started them."""
+    with Executor(
+        workers=1, preload=(), timeout=0.2, wall=0.5, without=without, allow_weak=True
+    ) as ex:
         host = ex._pool[0].proc.pid
         before = set(tree(host))
         ex.run([DAEMON + end])
-        assert ex.run(['answer = 2'])[0].answer == 2 and ex._pool[0].proc.pid == host
-        assert len(set(tree(host)) - before) <= 2        # the last child, and the one that waits for the next program; three daemons would be more
+        assert ex.run(["answer = 2"])[0].answer == 2 and ex._pool[0].proc.pid == host
+        assert (
+            len(set(tree(host)) - before) <= 2
+        )  # the last child, and the one that waits for the next program; three daemons would be more
+
 
 def test_seconds_are_cpu_time_from_outside(plain):
-    busy, lazy, liar = plain.run(['x = 0\nfor i in range(10 ** 6): x += i', 'import time\ntime.sleep(.5)', 'import time\ntime.process_time = time.thread_time = lambda: 0\nx = sum(range(10 ** 6)) + sum(range(10 ** 6))'])
-    assert busy.ok and lazy.ok and liar.ok and lazy.seconds < busy.seconds and lazy.seconds < .3 and liar.seconds > 0
+    busy, lazy, liar = plain.run(
+        [
+            "x = 0\nfor i in range(10 ** 6): x += i",
+            "import time\ntime.sleep(.5)",
+            "import time\ntime.process_time = time.thread_time = lambda: 0\nx = sum(range(10 ** 6)) + sum(range(10 ** 6))",
+        ]
+    )
+    assert (
+        busy.ok
+        and lazy.ok
+        and liar.ok
+        and lazy.seconds < busy.seconds
+        and lazy.seconds < 0.3
+        and liar.seconds > 0
+    )
+
 
 def test_printed_addresses_are_the_same_in_every_run(plain):
     source = 'class A: pass\na = A()\nprint(a, a.__init__, f"jump at 0x10")\nanswer = [str(x for x in "a"), a, "see 0x7f00000000 at 0x7fff"]'
-    a, = plain.run([source])
-    with Executor(workers=1, preload=()) as other: b, = other.run([source])
-    assert (a.stdout, a.answer) == (b.stdout, b.answer) and a.stdout.startswith('<__main__.A object at 0x0>') and 'jump at 0x10' in a.stdout
-    assert a.answer == ['<generator object <genexpr> at 0x0>', {'type': 'A', 'text': '<__main__.A object at 0x0>'}, 'see 0x7f00000000 at 0x7fff']
-    assert no_addresses('<f at 0x7fff12345678>, at 0x7fff12345678') == '<f at 0x0>, at 0x7fff12345678'
+    (a,) = plain.run([source])
+    with Executor(workers=1, preload=()) as other:
+        (b,) = other.run([source])
+    assert (
+        (a.stdout, a.answer) == (b.stdout, b.answer)
+        and a.stdout.startswith("<__main__.A object at 0x0>")
+        and "jump at 0x10" in a.stdout
+    )
+    assert a.answer == [
+        "<generator object <genexpr> at 0x0>",
+        {"type": "A", "text": "<__main__.A object at 0x0>"},
+        "see 0x7f00000000 at 0x7fff",
+    ]
+    assert (
+        no_addresses("<f at 0x7fff12345678>, at 0x7fff12345678") == "<f at 0x0>, at 0x7fff12345678"
+    )
+
 
 def test_no_hostile_program_gets_through():
     isolation, records = battery()
-    assert isolation.startswith('L3') and len(records) >= 120
-    assert {r['name']: r['through'] for r in records if r['through']} == {}
-    by = {r['name']: r['status'] for r in records}
-    late = {n for n, s in by.items() if n.startswith('time: ') and s not in ('timeout', 'memory')}
-    assert late <= {'time: tower of powers', 'time: huge power', 'time: decimal with a million digits'} or not late, {n: by[n] for n in late}
-    assert {by[n] for n in by if n.startswith('memory: ')} <= {'memory', 'timeout', 'killed', 'error'}
+    assert isolation.startswith("L3") and len(records) >= 120
+    assert {r["name"]: r["through"] for r in records if r["through"]} == {}
+    by = {r["name"]: r["status"] for r in records}
+    late = {n for n, s in by.items() if n.startswith("time: ") and s not in ("timeout", "memory")}
+    assert (
+        late <= {"time: tower of powers", "time: huge power", "time: decimal with a million digits"}
+        or not late
+    ), {n: by[n] for n in late}
+    assert {by[n] for n in by if n.startswith("memory: ")} <= {
+        "memory",
+        "timeout",
+        "killed",
+        "error",
+    }
+
 
 def test_the_battery_can_see_a_breach():
-    names = ['files: read passwd', 'files: write in tmp', 'files: rmtree', 'network: tcp', 'network: udp', 'process: fork', 'process: subprocess', 'files: import from a folder']
-    isolation, records = battery({n: HOSTILE[n] for n in names}, without=['namespaces', 'landlock', 'seccomp', 'limits'])
-    assert [r['name'] for r in records if not r['through']] == [] and 'read your files' in isolation
+    names = [
+        "files: read passwd",
+        "files: write in tmp",
+        "files: rmtree",
+        "network: tcp",
+        "network: udp",
+        "process: fork",
+        "process: subprocess",
+        "files: import from a folder",
+    ]
+    isolation, records = battery(
+        {n: HOSTILE[n] for n in names}, without=["namespaces", "landlock", "seccomp", "limits"]
+    )
+    assert [r["name"] for r in records if not r["through"]] == [] and "read your files" in isolation
+
 
 def as_user(*cmd):
-    "The command for an ordinary user, or None where that cannot be arranged."
-    if os.getuid(): return list(cmd)
-    script = [str(ROOT / 'tests/hostile/as_user.sh')]
-    return script + list(cmd) if subprocess.run(script + [sys.executable, '-c', ''], capture_output=True).returncode == 0 else None
+    """The command for an ordinary user, or None where that cannot be arranged."""
+    if os.getuid():
+        return list(cmd)
+    script = [str(ROOT / "tests/hostile/as_user.sh")]
+    return (
+        script + list(cmd)
+        if subprocess.run(script + [sys.executable, "-c", ""], capture_output=True).returncode == 0
+        else None
+    )
+
 
 def test_an_ordinary_user_is_as_safe():
-    cmd = as_user(sys.executable, str(ROOT / 'tests/hostile/harness.py'), '--only', 'process,files,network,looking')
-    if cmd is None: pytest.skip('no way to become an ordinary user here')
-    p = subprocess.run(cmd, capture_output=True, text=True); got = json.loads(p.stdout.splitlines()[-1])
-    assert got['user'] == 'user' and got['through'] == 0 and got['programs'] > 70 and got['isolation'].startswith('L'), got
+    cmd = as_user(
+        sys.executable,
+        str(ROOT / "tests/hostile/harness.py"),
+        "--only",
+        "process,files,network,looking",
+    )
+    if cmd is None:
+        pytest.skip("no way to become an ordinary user here")
+    p = subprocess.run(cmd, capture_output=True, text=True)
+    got = json.loads(p.stdout.splitlines()[-1])
+    assert (
+        got["user"] == "user"
+        and got["through"] == 0
+        and got["programs"] > 70
+        and got["isolation"].startswith("L")
+    ), got
+
 
 def test_a_weak_sandbox_is_refused_by_name():
-    weak = dict(workers=1, preload=(), without=['namespaces', 'landlock', 'seccomp'])
-    with pytest.raises(SandboxError) as e: Executor(**weak)
-    for word in 'L1', 'seccomp', 'read your files', 'allow-weak-sandbox': assert word in str(e.value)
+    weak = dict(workers=1, preload=(), without=["namespaces", "landlock", "seccomp"])
+    with pytest.raises(SandboxError) as e:
+        Executor(**weak)
+    for word in "L1", "seccomp", "read your files", "allow-weak-sandbox":
+        assert word in str(e.value)
     with Executor(**weak, allow_weak=True) as ex:
-        assert ex.isolation.level == 1 and 'a program can use the network' in str(ex.isolation) and ex.run(['answer = 1'])[0].answer == 1
+        assert (
+            ex.isolation.level == 1
+            and "a program can use the network" in str(ex.isolation)
+            and ex.run(["answer = 1"])[0].answer == 1
+        )
+
 
 def test_each_level_needs_its_probes():
-    denied = {p: 'denied' for p in PROBES}
+    denied = {p: "denied" for p in PROBES}
     assert level(denied) == 3
-    for p, (_, n, _) in PROBES.items(): assert level({**denied, p: ''}) == n - 1
+    for p, (_, n, _) in PROBES.items():
+        assert level({**denied, p: ""}) == n - 1
+
 
 def test_windows_is_told_about_wsl(monkeypatch):
-    monkeypatch.setattr(X.os, 'name', 'nt')
-    with pytest.raises(SandboxError, match='WSL'): Executor()
+    monkeypatch.setattr(X.os, "name", "nt")
+    with pytest.raises(SandboxError, match="WSL"):
+        Executor()
+
 
 def bpf(f, nr, arch):
-    "What the filter says to a call: the kernel's machine, as far as the filter uses it."
+    """What the filter says to a call: the kernel's machine, as far as the filter uses it."""
     at, a = 0, 0
     while True:
-        i = f.filter[at]; at += 1
-        if i.code == 0x20: a = {0: nr, 4: arch}[i.k]
-        elif i.code == 0x06: return i.k
-        else: at += i.jt if {0x15: a == i.k, 0x35: a >= i.k, 0x25: a > i.k}[i.code] else i.jf
+        i = f.filter[at]
+        at += 1
+        if i.code == 0x20:
+            a = {0: nr, 4: arch}[i.k]
+        elif i.code == 0x06:
+            return i.k
+        else:
+            at += i.jt if {0x15: a == i.k, 0x35: a >= i.k, 0x25: a > i.k}[i.code] else i.jf
 
-@pytest.mark.parametrize('machine, column, arch', [('x86_64', 0, 0xC000003E), ('aarch64', 1, 0xC00000B7)])
+
+@pytest.mark.parametrize(
+    "machine, column, arch", [("x86_64", 0, 0xC000003E), ("aarch64", 1, 0xC00000B7)]
+)
 def test_seccomp_allows_the_list_and_nothing_else(machine, column, arch):
     f, listed = seccomp_filter(machine), {v[column] for v in ALLOWED.values()} - {None}
-    numbers = [*range(1200), *(n | 0x40000000 for n in range(600)), 2 ** 31 - 1, 2 ** 32 - 1]      # 0x40000000: the x32 calls
+    numbers = [
+        *range(1200),
+        *(n | 0x40000000 for n in range(600)),
+        2**31 - 1,
+        2**32 - 1,
+    ]  # 0x40000000: the x32 calls
     assert {n for n in numbers if bpf(f, n, arch) == 0x7FFF0000} == listed and len(listed) > 30
     assert {bpf(f, n, arch) for n in numbers if n not in listed} == {0x00050001}
-    assert {bpf(f, n, other) for n in numbers for other in (0, 0x40000003, arch ^ 1)} == {0x80000000}
-    assert f.len < 100 and all(i.jt < f.len - at and i.jf < f.len - at for at, i in enumerate(f.filter[:f.len]) if i.code not in (0x06, 0x20))
+    assert {bpf(f, n, other) for n in numbers for other in (0, 0x40000003, arch ^ 1)} == {
+        0x80000000
+    }
+    assert f.len < 100 and all(
+        i.jt < f.len - at and i.jf < f.len - at
+        for at, i in enumerate(f.filter[: f.len])
+        if i.code not in (0x06, 0x20)
+    )
+
 
 def test_no_dangerous_call_is_on_the_list():
-    assert not set(ALLOWED) & set('open openat openat2 socket connect clone clone3 fork vfork execve kill tgkill ptrace prctl mount unlink chmod io_uring_setup bpf process_vm_readv setrlimit prlimit64 memfd_create'.split())
+    assert not set(ALLOWED) & set(
+        "open openat openat2 socket connect clone clone3 fork vfork execve kill tgkill ptrace prctl mount unlink chmod io_uring_setup bpf process_vm_readv setrlimit prlimit64 memfd_create".split()
+    )
+
 
 def in_child(f):
-    "Run `f` in a forked child; what it returned or raised, as plain data."
+    """Run `f` in a forked child; what it returned or raised, as plain data."""
     r, w = os.pipe()
     if (pid := os.fork()) == 0:
-        os.dup2(w, 4)                            # a sandboxed child keeps the descriptors below 5
-        try: got = f()
-        except BaseException as e: got = f'{type(e).__name__}: {e}'
-        os.write(4, json.dumps(got).encode()); os._exit(0)
+        os.dup2(w, 4)  # a sandboxed child keeps the descriptors below 5
+        try:
+            got = f()
+        except BaseException as e:
+            got = f"{type(e).__name__}: {e}"
+        os.write(4, json.dumps(got).encode())
+        os._exit(0)
     os.close(w)
-    with os.fdopen(r) as pipe: text = pipe.read()
+    with os.fdopen(r) as pipe:
+        text = pipe.read()
     os.waitpid(pid, 0)
     return json.loads(text)
 
+
 def entered(**kw):
-    "Enter a sandbox and attack it: (state of the layers, probes that worked)."
-    sb = Sandbox(**kw); sb.unshare(); sb.seal(); sb.enter()
+    """Enter a sandbox and attack it: (state of the layers, probes that worked)."""
+    sb = Sandbox(**kw)
+    sb.unshare()
+    sb.seal()
+    sb.enter()
     os.environ.clear()
     return sb.state, [p for p, stopped in S.attack(sb).items() if not stopped]
 
-def denied(*a): raise OSError(38, 'Function not implemented')
-MISSING = dict(seccomp=lambda m: m.setattr(S.platform, 'machine', lambda: 'riscv64'), landlock=lambda m: m.setattr(S, 'landlock_ruleset', denied), namespaces=lambda m: m.setattr(S, 'unshare', denied))
-@pytest.mark.parametrize('gone', [(), ('seccomp',), ('landlock',), ('namespaces',), ('seccomp', 'landlock'), ('seccomp', 'landlock', 'namespaces')])
+
+def denied(*a):
+    raise OSError(38, "Function not implemented")
+
+
+MISSING = dict(
+    seccomp=lambda m: m.setattr(S.platform, "machine", lambda: "riscv64"),
+    landlock=lambda m: m.setattr(S, "landlock_ruleset", denied),
+    namespaces=lambda m: m.setattr(S, "unshare", denied),
+)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        (),
+        ("seccomp",),
+        ("landlock",),
+        ("namespaces",),
+        ("seccomp", "landlock"),
+        ("seccomp", "landlock", "namespaces"),
+    ],
+)
 def test_a_layer_that_the_machine_lacks_is_reported_and_the_others_hold(monkeypatch, gone):
-    for layer in gone: MISSING[layer](monkeypatch)
+    for layer in gone:
+        MISSING[layer](monkeypatch)
     state, worked = in_child(entered)
-    assert set(state) == set(LAYERS) and [l for l in state if state[l].startswith('missing: ') and l != 'uid'] == sorted(gone, key=LAYERS.index)
-    assert {l: state[l] for l in LAYERS if l not in (*gone, 'uid')} == {l: 'on' for l in LAYERS if l not in (*gone, 'uid')}
-    if 'seccomp' not in gone: assert worked == []
-    elif len(gone) < 3: assert 'fork' not in worked and 'write' not in worked and level({p: '' if p in worked else 'x' for p in PROBES}) < 3
-    else: assert 'read' in worked and level({p: '' if p in worked else 'x' for p in PROBES}) == 1
+    assert set(state) == set(LAYERS) and [
+        l for l in state if state[l].startswith("missing: ") and l != "uid"
+    ] == sorted(gone, key=LAYERS.index)
+    assert {l: state[l] for l in LAYERS if l not in (*gone, "uid")} == {
+        l: "on" for l in LAYERS if l not in (*gone, "uid")
+    }
+    if "seccomp" not in gone:
+        assert worked == []
+    elif len(gone) < 3:
+        assert (
+            "fork" not in worked
+            and "write" not in worked
+            and level({p: "" if p in worked else "x" for p in PROBES}) < 3
+        )
+    else:
+        assert "read" in worked and level({p: "" if p in worked else "x" for p in PROBES}) == 1
+
 
 class MacLibrary:
-    "The calls that are made of a Mac's system library, and what was asked."
-    def __init__(self, refuse=False): self.asked, self.refuse = [], refuse
-    def sandbox_init(self, profile, flags, why): self.asked.append((profile, flags.value)); return -1 if self.refuse else 0
-    def proc_pid_rusage(self, pid, kind, fields): fields[2], fields[3], fields[8] = 3 * 10 ** 9, 10 ** 9, 5 << 20; return 0
-    def mach_timebase_info(self, tick): tick[0], tick[1] = 125, 250; return 0
+    """The calls that are made of a Mac's system library, and what was asked."""
+
+    def __init__(self, refuse=False):
+        self.asked, self.refuse = [], refuse
+
+    def sandbox_init(self, profile, flags, why):
+        self.asked.append((profile, flags.value))
+        return -1 if self.refuse else 0
+
+    def proc_pid_rusage(self, pid, kind, fields):
+        fields[2], fields[3], fields[8] = 3 * 10**9, 10**9, 5 << 20
+        return 0
+
+    def mach_timebase_info(self, tick):
+        tick[0], tick[1] = 125, 250
+        return 0
+
 
 @pytest.fixture
 def mac(monkeypatch):
-    "This machine with the eyes of a Mac: no Linux call may be made, the system library is a stand-in."
+    """This machine with the eyes of a Mac: no Linux call may be made, the system library is a stand-in."""
     library = MacLibrary()
-    monkeypatch.setattr(S.sys, 'platform', 'darwin')
-    for module in S, Z: monkeypatch.setattr(module, '_linux', False)
-    monkeypatch.setattr(S, 'LAYERS', ('limits', 'seatbelt')); monkeypatch.setattr(S, '_libc', library)
-    monkeypatch.setattr(Z.ctypes, 'CDLL', lambda *a, **k: library)
+    monkeypatch.setattr(S.sys, "platform", "darwin")
+    for module in S, Z:
+        monkeypatch.setattr(module, "_linux", False)
+    monkeypatch.setattr(S, "LAYERS", ("limits", "seatbelt"))
+    monkeypatch.setattr(S, "_libc", library)
+    monkeypatch.setattr(Z.ctypes, "CDLL", lambda *a, **k: library)
     return library
 
+
 def test_a_mac_gets_limits_and_its_own_sandbox(mac):
-    limit = lambda name: S.resource.getrlimit(getattr(S.resource, f'RLIMIT_{name}'))[0]
-    space = limit('AS')
+    limit = lambda name: S.resource.getrlimit(getattr(S.resource, f"RLIMIT_{name}"))[0]
+    space = limit("AS")
+
     def f():
-        sb = Sandbox(); sb.unshare(); sb.seal(); sb.enter()
-        return sb.state, [mac.asked[0][0].decode(), mac.asked[0][1]], sb.caps_memory, limit('FSIZE'), limit('AS')
-    assert in_child(f) == [{'limits': 'on', 'seatbelt': 'on'}, ['pure-computation', 1], False, 0, space]
+        sb = Sandbox()
+        sb.unshare()
+        sb.seal()
+        sb.enter()
+        return (
+            sb.state,
+            [mac.asked[0][0].decode(), mac.asked[0][1]],
+            sb.caps_memory,
+            limit("FSIZE"),
+            limit("AS"),
+        )
+
+    assert in_child(f) == [
+        {"limits": "on", "seatbelt": "on"},
+        ["pure-computation", 1],
+        False,
+        0,
+        space,
+    ]
+
 
 def test_a_mac_that_refuses_runs_nothing(mac):
     mac.refuse = True
-    def f(): sb = Sandbox(); sb.seal(); sb.enter()
+
+    def f():
+        sb = Sandbox()
+        sb.seal()
+        sb.enter()
+
     assert in_child(f) == "PermissionError: [Errno 1] refused: 'sandbox_init'"
 
+
 def test_a_system_without_any_known_layer_says_so(mac, monkeypatch):
-    monkeypatch.setattr(S, '_libc', types.SimpleNamespace()); monkeypatch.setattr(S, 'resource', None)
+    monkeypatch.setattr(S, "_libc", types.SimpleNamespace())
+    monkeypatch.setattr(S, "resource", None)
     state = Sandbox().state
-    assert set(state) == {'limits', 'seatbelt'} and all(v.startswith('missing: ') for v in state.values())
-    text = str(X.Isolation(0, state, dict.fromkeys(PROBES, ''), .1))
-    assert text.startswith('L0 (no isolation)') and 'a program can read your files' in text and all(l in X.FIXES for l in state)
+    assert set(state) == {"limits", "seatbelt"} and all(
+        v.startswith("missing: ") for v in state.values()
+    )
+    text = str(X.Isolation(0, state, dict.fromkeys(PROBES, ""), 0.1))
+    assert (
+        text.startswith("L0 (no isolation)")
+        and "a program can read your files" in text
+        and all(l in X.FIXES for l in state)
+    )
+
 
 def test_a_mac_counts_time_and_memory_by_its_own_call(mac):
-    assert (Z.cpu_of(1), Z.memory_of(1)) == (2., 5 << 20)
+    assert (Z.cpu_of(1), Z.memory_of(1)) == (2.0, 5 << 20)
+
 
 def test_memory_is_watched_where_the_kernel_does_not_hold_the_limit():
-    with Executor(workers=1, preload=(), timeout=60, memory=64, without=['limits', 'landlock', 'namespaces'], allow_weak=True) as ex:
-        assert ex.isolation.probes['memory'] == 'killed from outside'
+    with Executor(
+        workers=1,
+        preload=(),
+        timeout=60,
+        memory=64,
+        without=["limits", "landlock", "namespaces"],
+        allow_weak=True,
+    ) as ex:
+        assert ex.isolation.probes["memory"] == "killed from outside"
         r = ex.run(['x = b"x" * (1 << 29)\nwhile True: pass', 'answer = len(b"x" * (1 << 20))'])
-        assert [x.status for x in r] == ['memory', 'ok'] and r[0].error == 'stopped: it took too much memory'
+        assert [x.status for x in r] == ["memory", "ok"] and r[
+            0
+        ].error == "stopped: it took too much memory"
+
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200) | st.builds(lambda d: json.dumps(d).encode(), st.dictionaries(st.sampled_from(['status', 'answer', 'stdout', 'error', 'x']),
-    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(['ok', 'error']) | st.lists(st.integers(), max_size=3), max_size=5)), st.integers(0, 3), st.integers(0, 255))
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda d: json.dumps(d).encode(),
+        st.dictionaries(
+            st.sampled_from(["status", "answer", "stdout", "error", "x"]),
+            st.none()
+            | st.integers()
+            | st.text(max_size=5)
+            | st.sampled_from(["ok", "error"])
+            | st.lists(st.integers(), max_size=3),
+            max_size=5,
+        ),
+    ),
+    st.integers(0, 3),
+    st.integers(0, 255),
+)
 def test_no_message_breaks_the_host(data, verdict, status):
-    assert read_message(data, verdict, status, .1, 2.).status in ('ok', 'error', 'memory', 'output', 'killed', 'timeout')
+    assert read_message(data, verdict, status, 0.1, 2.0).status in (
+        "ok",
+        "error",
+        "memory",
+        "output",
+        "killed",
+        "timeout",
+    )
 
-@pytest.mark.parametrize('change', [dict(status='fine'), dict(status='timeout'), dict(status=1), dict(stdout=1), dict(error=2), dict(reward=1)])
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(status="fine"),
+        dict(status="timeout"),
+        dict(status=1),
+        dict(stdout=1),
+        dict(error=2),
+        dict(reward=1),
+    ],
+)
 def test_a_message_with_a_wrong_field_is_no_result(change):
-    message = dict(status='ok', answer=1, stdout='', error=None)
-    assert read_message(json.dumps(message).encode(), Z.DONE, 0, .1, 2.).ok
-    assert read_message(json.dumps({**message, **change}).encode(), Z.DONE, 0, .1, 2.) == Result('killed', None, '', 'it sent a broken result', .1)
+    message = dict(status="ok", answer=1, stdout="", error=None)
+    assert read_message(json.dumps(message).encode(), Z.DONE, 0, 0.1, 2.0).ok
+    assert read_message(json.dumps({**message, **change}).encode(), Z.DONE, 0, 0.1, 2.0) == Result(
+        "killed", None, "", "it sent a broken result", 0.1
+    )
 
-names = st.sampled_from(['x', 'y', 'answer', 'f', 'print', 'len', 'range', 'os', 'sys', 'exit', 'open', '__builtins__', '__import__'])
-atoms = names | st.integers(-10, 10 ** 6).map(str) | st.sampled_from(['[]', '{}', '""', 'None', '1e308', '(1,)', 'b"x"', '...'])
-exprs = st.recursive(atoms, lambda e: st.tuples(e, st.sampled_from('+ - * / // % ** < == and or in is .'.split()), e).map(' '.join) | e.map(lambda a: f'({a})') | e.map(lambda a: f'[{a} for x in range(9)]')
-    | st.tuples(e, e).map(lambda a: f'{a[0]}({a[1]})') | st.tuples(e, e).map(lambda a: f'{a[0]}[{a[1]}]') | e.map(lambda a: f'(lambda x: {a})'), max_leaves=6)
-lines = st.tuples(names, exprs).map(lambda a: f'{a[0]} = {a[1]}') | exprs | exprs.map(lambda a: f'while {a}: x = 1') | exprs.map(lambda a: f'try: {a}\nexcept BaseException: pass') \
-    | exprs.map(lambda a: f'for y in {a}: print(y)') | st.sampled_from(['import os, sys', 'raise x', 'del answer', 'def f(x): return f(x)', 'from math import *', 'import os\nos._exit(1)'])
-programs = st.lists(lines, min_size=1, max_size=5).map('\n'.join)
+
+names = st.sampled_from(
+    [
+        "x",
+        "y",
+        "answer",
+        "f",
+        "print",
+        "len",
+        "range",
+        "os",
+        "sys",
+        "exit",
+        "open",
+        "__builtins__",
+        "__import__",
+    ]
+)
+atoms = (
+    names
+    | st.integers(-10, 10**6).map(str)
+    | st.sampled_from(["[]", "{}", '""', "None", "1e308", "(1,)", 'b"x"', "..."])
+)
+exprs = st.recursive(
+    atoms,
+    lambda e: (
+        st.tuples(e, st.sampled_from("+ - * / // % ** < == and or in is .".split()), e).map(
+            " ".join
+        )
+        | e.map(lambda a: f"({a})")
+        | e.map(lambda a: f"[{a} for x in range(9)]")
+        | st.tuples(e, e).map(lambda a: f"{a[0]}({a[1]})")
+        | st.tuples(e, e).map(lambda a: f"{a[0]}[{a[1]}]")
+        | e.map(lambda a: f"(lambda x: {a})")
+    ),
+    max_leaves=6,
+)
+lines = (
+    st.tuples(names, exprs).map(lambda a: f"{a[0]} = {a[1]}")
+    | exprs
+    | exprs.map(lambda a: f"while {a}: x = 1")
+    | exprs.map(lambda a: f"try: {a}\nexcept BaseException: pass")
+    | exprs.map(lambda a: f"for y in {a}: print(y)")
+    | st.sampled_from(
+        [
+            "import os, sys",
+            "raise x",
+            "del answer",
+            "def f(x): return f(x)",
+            "from math import *",
+            "import os\nos._exit(1)",
+        ]
+    )
+)
+programs = st.lists(lines, min_size=1, max_size=5).map("\n".join)
+
+
 @st.composite
 def mutated(draw):
-    s = list(draw(st.sampled_from([p for p in HOSTILE.values() if 'sleep' not in p and 'kill' not in p])))
+    s = list(
+        draw(st.sampled_from([p for p in HOSTILE.values() if "sleep" not in p and "kill" not in p]))
+    )
     for _ in range(draw(st.integers(1, 6))):
         i = draw(st.integers(0, len(s)))
-        if draw(st.booleans()) and i < len(s): del s[i:i + draw(st.integers(1, 8))]
-        else: s.insert(i, draw(st.sampled_from(list('()[]{}:=\n \0\ud800') + ['answer', 'while True: pass'])))
-    return ''.join(s)
+        if draw(st.booleans()) and i < len(s):
+            del s[i : i + draw(st.integers(1, 8))]
+        else:
+            s.insert(
+                i,
+                draw(st.sampled_from(list("()[]{}:=\n \0\ud800") + ["answer", "while True: pass"])),
+            )
+    return "".join(s)
+
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(programs | mutated(), min_size=10, max_size=20, unique=True))
@@ -357,163 +798,294 @@ def test_random_programs_never_take_the_sandbox_down(tiny, batch):
     pids = [w.proc.pid for w in tiny._pool]
     rs = tiny.run(batch)
     assert [w.proc.pid for w in tiny._pool] == pids and len(rs) == len(batch)
-    assert all(r.status in ('ok', 'error', 'timeout', 'memory', 'output', 'killed') for r in rs)
-    assert tiny.run(['answer = sum(range(10))'])[0].answer == 45
+    assert all(r.status in ("ok", "error", "timeout", "memory", "output", "killed") for r in rs)
+    assert tiny.run(["answer = sum(range(10))"])[0].answer == 45
 
-@pytest.fixture(scope='module')
+
+@pytest.fixture(scope="module")
 def tiny():
-    with Executor(preload=(), timeout=.1, wall=.3, memory=64) as ex: yield ex
+    with Executor(preload=(), timeout=0.1, wall=0.3, memory=64) as ex:
+        yield ex
 
-HOST = '''
+
+HOST = """
 import sys; sys.path.insert(0, %r)
 from rstar_nb.executor import Executor
 ex = Executor(preload=(), timeout=60)
 print("ready", flush=True)
 %s
-'''
+"""
+
+
 def host(body, before=lambda: None):
-    "A process that uses the executor, once its zygotes are up."
-    p = subprocess.Popen([sys.executable, '-c', HOST % (str(ROOT), body)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-    assert p.stdout.readline() == 'ready\n'
+    """A process that uses the executor, once its zygotes are up."""
+    p = subprocess.Popen(
+        [sys.executable, "-c", HOST % (str(ROOT), body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert p.stdout.readline() == "ready\n"
     return p
 
+
 def gone(pids, seconds=30):
-    "Wait until all these processes have ended."
+    """Wait until all these processes have ended."""
     for fd in pids:
-        if fd is None: continue
-        ready = select.select([fd], [], [], seconds)[0]; os.close(fd)
-        if not ready: return False
+        if fd is None:
+            continue
+        ready = select.select([fd], [], [], seconds)[0]
+        os.close(fd)
+        if not ready:
+            return False
     return True
 
+
 def pidfd(pid):
-    try: return os.pidfd_open(pid)
-    except ProcessLookupError: return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
 
 def children_running(p, n):
-    "The processes below `p` once there are at least `n` of them."
-    while len(t := tree(p.pid)) < n and p.poll() is None: pass
+    """The processes below `p` once there are at least `n` of them."""
+    while len(t := tree(p.pid)) < n and p.poll() is None:
+        pass
     return t
 
+
 LOOPS = 'ex.run([f"while True: x = {i}" for i in range(4)])'
-@pytest.mark.parametrize('how, body', [(signal.SIGKILL, LOOPS), (signal.SIGINT, LOOPS), (signal.SIGTERM, LOOPS), (None, 'raise RuntimeError'),
-    (signal.SIGKILL, 'import os\nos.fork() or os.fork()\n' + LOOPS)])
+
+
+@pytest.mark.parametrize(
+    "how, body",
+    [
+        (signal.SIGKILL, LOOPS),
+        (signal.SIGINT, LOOPS),
+        (signal.SIGTERM, LOOPS),
+        (None, "raise RuntimeError"),
+        (signal.SIGKILL, "import os\nos.fork() or os.fork()\n" + LOOPS),
+    ],
+)
 def test_nothing_survives_the_caller(how, body):
-    if not hasattr(os, 'pidfd_open'): pytest.skip('needs pidfd')
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("needs pidfd")
     before = sorted(os.listdir(tempfile.gettempdir()))
     p = host(body)
     below = children_running(p, 6) if how else tree(p.pid)
     # A fork of the host lives on, and so do zygotes it has started for itself: only the host's own count.
-    mine = set(map(int, Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()))
-    z = [q for q in below if q in mine and 'rstar_nb.zygote' in Path(f'/proc/{q}/cmdline').read_text()] if 'fork' in body else below
-    assert z or 'fork' not in body
+    mine = set(map(int, Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()))
+    z = (
+        [
+            q
+            for q in below
+            if q in mine and "rstar_nb.zygote" in Path(f"/proc/{q}/cmdline").read_text()
+        ]
+        if "fork" in body
+        else below
+    )
+    assert z or "fork" not in body
     fds = [pidfd(q) for q in z]
-    if how: os.kill(p.pid, how)
+    if how:
+        os.kill(p.pid, how)
     p.wait()
-    try: assert gone(fds)
+    try:
+        assert gone(fds)
     finally:
-        try: os.killpg(p.pid, signal.SIGKILL)
-        except ProcessLookupError: pass
-    ours = lambda names: [n for n in names if 'rstar' in n and 'battery' not in n]
+        try:
+            os.killpg(p.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    ours = lambda names: [n for n in names if "rstar" in n and "battery" not in n]
     assert ours(sorted(os.listdir(tempfile.gettempdir()))) == ours(before)
+
 
 def test_an_exception_in_the_caller_stops_what_runs_and_the_next_call_works():
     with Executor(preload=(), workers=1, timeout=60) as ex:
         fds = [pidfd(q) for q in tree(ex._pool[0].proc.pid)]
         signal.signal(signal.SIGALRM, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
-        signal.setitimer(signal.ITIMER_REAL, .2)
-        with pytest.raises(KeyboardInterrupt): ex.run(['while True: pass'])
-        assert gone(fds) and ex.run(['answer = 1'])[0].answer == 1
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            ex.run(["while True: pass"])
+        assert gone(fds) and ex.run(["answer = 1"])[0].answer == 1
+
 
 def test_a_restart_of_the_notebook_kernel_leaves_nothing():
-    manager = pytest.importorskip('jupyter_client').KernelManager(kernel_name='python3')
+    manager = pytest.importorskip("jupyter_client").KernelManager(kernel_name="python3")
     manager.start_kernel()
-    client = manager.client(); client.start_channels(); client.wait_for_ready(timeout=120)
-    def execute(code): client.execute(code, reply=True, timeout=120)
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=120)
+
+    def execute(code):
+        client.execute(code, reply=True, timeout=120)
+
     try:
-        execute(f'import sys; sys.path.insert(0, {str(ROOT)!r}); from rstar_nb.executor import Executor; ex = Executor(preload=()); r = ex.run(["answer = 1"])')
+        execute(
+            f'import sys; sys.path.insert(0, {str(ROOT)!r}); from rstar_nb.executor import Executor; ex = Executor(preload=()); r = ex.run(["answer = 1"])'
+        )
         below = tree(manager.provisioner.pid)
         assert len(below) >= 4
         fds = [pidfd(q) for q in below]
         manager.restart_kernel(now=True)
         assert gone(fds)
-    finally: client.stop_channels(); manager.shutdown_kernel(now=True)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
 
 def test_after_a_fork_of_the_host_the_child_uses_zygotes_of_its_own(plain):
-    assert plain.run(['answer = 1'])[0].answer == 1
+    assert plain.run(["answer = 1"])[0].answer == 1
     if (pid := os.fork()) == 0:
-        try: ok = [r.answer for r in plain.run([f'answer = {i}' for i in range(20)])] == list(range(20)); plain.close(); os._exit(not ok)
-        finally: os._exit(9)
-    got = [r.answer for r in plain.run([f'answer = -{i}' for i in range(20)])]
+        try:
+            ok = [r.answer for r in plain.run([f"answer = {i}" for i in range(20)])] == list(
+                range(20)
+            )
+            plain.close()
+            os._exit(not ok)
+        finally:
+            os._exit(9)
+    got = [r.answer for r in plain.run([f"answer = -{i}" for i in range(20)])]
     assert os.waitpid(pid, 0)[1] == 0 and got == [-i for i in range(20)]
-    assert plain.run(['answer = 2'])[0].answer == 2
+    assert plain.run(["answer = 2"])[0].answer == 2
+
 
 def test_a_dead_zygote_costs_one_program():
     with Executor(preload=(), workers=1, timeout=60) as ex:
         pid = ex._pool[0].proc.pid
-        t = threading.Timer(.2, lambda: os.kill(pid, signal.SIGKILL)); t.start()
-        r = ex.run(['while True: pass', 'answer = 2', 'answer = 3'])
-        assert [x.status for x in r] == ['killed', 'ok', 'ok'] and ex._pool[0].proc.pid != pid
+        t = threading.Timer(0.2, lambda: os.kill(pid, signal.SIGKILL))
+        t.start()
+        r = ex.run(["while True: pass", "answer = 2", "answer = 3"])
+        assert [x.status for x in r] == ["killed", "ok", "ok"] and ex._pool[0].proc.pid != pid
+
 
 def test_a_child_that_cannot_start_blames_no_program():
-    "Without seccomp a program can lower its parent's limits; the next child cannot set its own, and must not answer for a program it never read."
-    with Executor(workers=1, preload=(), timeout=2, without=['seccomp', 'uid', 'namespaces', 'landlock'], allow_weak=True) as ex:
+    """Without seccomp a program can lower its parent's limits; the next child cannot set its own, and must not answer for a program it never read."""
+    with Executor(
+        workers=1,
+        preload=(),
+        timeout=2,
+        without=["seccomp", "uid", "namespaces", "landlock"],
+        allow_weak=True,
+    ) as ex:
         pid = ex._pool[0].proc.pid
-        r, = ex.run(['import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))\nanswer = 1'])
+        (r,) = ex.run(
+            [
+                "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))\nanswer = 1"
+            ]
+        )
         assert r.answer == 1
-        assert [x.answer for x in ex.run(['answer = 2', 'answer = 3', 'answer = 4'])] == [2, 3, 4] and ex._pool[0].proc.pid != pid
+        assert [x.answer for x in ex.run(["answer = 2", "answer = 3", "answer = 4"])] == [
+            2,
+            3,
+            4,
+        ] and ex._pool[0].proc.pid != pid
+
 
 def test_children_that_can_never_start_are_an_error(plain, monkeypatch):
-    def lost(w): w.lost = True
-    monkeypatch.setattr(X._Worker, 'receive', lost)
-    with pytest.raises(SandboxError, match='no child can enter'): plain.run(['answer = 1'])
+    def lost(w):
+        w.lost = True
+
+    monkeypatch.setattr(X._Worker, "receive", lost)
+    with pytest.raises(SandboxError, match="no child can enter"):
+        plain.run(["answer = 1"])
     monkeypatch.undo()
-    assert plain.run(['answer = 1'])[0].answer == 1
+    assert plain.run(["answer = 1"])[0].answer == 1
+
 
 def test_a_zygote_that_falls_silent_is_replaced(monkeypatch):
-    with Executor(preload=(), workers=1, timeout=.1, wall=.2) as ex:
-        monkeypatch.setattr(X, 'STALLED', .3)
+    with Executor(preload=(), workers=1, timeout=0.1, wall=0.2) as ex:
+        monkeypatch.setattr(X, "STALLED", 0.3)
         first = ex._pool[0].proc.pid
-        for q in tree(first): os.kill(q, signal.SIGSTOP)
-        assert [r.status for r in ex.run(['answer = 1', 'answer = 2'])] == ['killed', 'ok'] and ex._pool[0].proc.pid != first
+        for q in tree(first):
+            os.kill(q, signal.SIGSTOP)
+        assert [r.status for r in ex.run(["answer = 1", "answer = 2"])] == [
+            "killed",
+            "ok",
+        ] and ex._pool[0].proc.pid != first
+
 
 def test_a_program_that_is_too_long_is_not_sent(plain):
-    r = plain.run(['#' * (2 << 20), 'answer = 1'])
-    assert [x.status for x in r] == ['error', 'ok'] and r[0].error == 'the program is too long'
+    r = plain.run(["#" * (2 << 20), "answer = 1"])
+    assert [x.status for x in r] == ["error", "ok"] and r[0].error == "the program is too long"
+
 
 def test_it_works_from_threads_and_outlives_the_thread_that_made_it():
     made = []
-    t = threading.Thread(target=lambda: made.append(Executor(preload=(), workers=1))); t.start(); t.join()
-    with made[0] as ex: assert ex.run(['answer = 1'])[0].answer == 1
+    t = threading.Thread(target=lambda: made.append(Executor(preload=(), workers=1)))
+    t.start()
+    t.join()
+    with made[0] as ex:
+        assert ex.run(["answer = 1"])[0].answer == 1
     with Executor(preload=()) as ex:
         got = [None] * 4
-        def work(i): got[i] = [r.answer for r in ex.run([f'answer = {i} * 1000 + {j}' for j in range(20)])]
+
+        def work(i):
+            got[i] = [r.answer for r in ex.run([f"answer = {i} * 1000 + {j}" for j in range(20)])]
+
         ts = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        [t.start() for t in ts]; [t.join() for t in ts]
+        [t.start() for t in ts]
+        [t.join() for t in ts]
         assert got == [[i * 1000 + j for j in range(20)] for i in range(4)]
 
+
 def test_no_descriptor_is_left_open():
-    count = lambda: len(os.listdir('/proc/self/fd'))
-    with Executor(preload=()) as ex: ex.run(['answer = 1'])
+    count = lambda: len(os.listdir("/proc/self/fd"))
+    with Executor(preload=()) as ex:
+        ex.run(["answer = 1"])
     before = count()
     for _ in range(3):
-        with Executor(preload=()) as ex: ex.run([f'answer = {i}' for i in range(20)])
+        with Executor(preload=()) as ex:
+            ex.run([f"answer = {i}" for i in range(20)])
     assert count() == before
+
 
 def test_importing_it_does_not_import_torch():
     code = "import sys; import rstar_nb.executor, rstar_nb.zygote; print(sorted({'torch', 'numpy', 'sympy', 'fastcore'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True).stdout == '[]\n'
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        == "[]\n"
+    )
+
 
 def benchmark():
-    spec = importlib.util.spec_from_file_location('executor_benchmark', ROOT / 'tests' / 'benchmarks' / 'executor.py')
-    module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location(
+        "executor_benchmark", ROOT / "tests" / "benchmarks" / "executor.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
+
 
 def test_memory_stays_flat_over_many_programs():
     rows = benchmark().long(600, chunks=3)
     assert [r[0] for r in rows] == [200, 400, 600]
-    assert abs(rows[-1][3] - rows[0][3]) < 4 and all(abs(a - b) < 2 for a, b in zip(rows[0][4], rows[-1][4]))
+    assert abs(rows[-1][3] - rows[0][3]) < 4 and all(
+        abs(a - b) < 2 for a, b in zip(rows[0][4], rows[-1][4])
+    )
+
 
 def test_the_benchmark_writes_a_record(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / 'tests/benchmarks/executor.py'), '--programs', '20', '--out', str(tmp_path / 'record.json')], capture_output=True, text=True)
-    record = json.loads((tmp_path / 'record.json').read_text())
-    assert len(record['rows']) == 7 and all(r > 0 for _, r, _ in record['rows']) and record['machine']['cores'] and '| executor, plain |' in done.stdout, done.stderr
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tests/benchmarks/executor.py"),
+            "--programs",
+            "20",
+            "--out",
+            str(tmp_path / "record.json"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (
+        len(record["rows"]) == 7
+        and all(r > 0 for _, r, _ in record["rows"])
+        and record["machine"]["cores"]
+        and "| executor, plain |" in done.stdout
+    ), done.stderr

@@ -1,26 +1,46 @@
 """Strategies: what they spend, what they choose, and what they never see."""
+
 import inspect
 import re
 
 import pytest
+from standin import StandIn
 
 from rstar_nb.executor import Result
-from rstar_nb.inference import (STRATEGIES, Program, Thought, best, find_strategy, gather_beam, gather_mcts, gather_samples, majority, ppm_last, ppm_mean, ppm_min,
-                                think, visits, weight_by_ppm)
+from rstar_nb.inference import (
+    STRATEGIES,
+    Program,
+    Thought,
+    best,
+    find_strategy,
+    gather_beam,
+    gather_mcts,
+    gather_samples,
+    majority,
+    ppm_last,
+    ppm_mean,
+    ppm_min,
+    think,
+    visits,
+    weight_by_ppm,
+)
 from rstar_nb.problems import generate, gold_program
 from rstar_nb.search import check_invariants
-from standin import StandIn
 
 PROBLEMS = generate(10, "test", seed=3)
 QUESTIONS = [(p.id, p.question) for p in PROBLEMS]
 
 
 class Policy(StandIn):
-    "The stand-in, with a tally of what it wrote and read for each question."
+    """The stand-in, with a tally of what it wrote and read for each question."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.wrote, self.read, self.calls = {}, {}, 0
-    def encode(self, question, steps=()): return " ".join([question, *steps]).split()
+
+    def encode(self, question, steps=()):
+        return " ".join([question, *steps]).split()
+
     def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
         found = super().propose(prefixes, k, seeds, temperature, whole)
         self.calls += 1
@@ -31,22 +51,35 @@ class Policy(StandIn):
 
 
 class Scorer:
-    "A score that follows from the text; a tally of what was read for each question."
-    def __init__(self, policy): self.policy, self.read, self.calls = policy, {}, 0
+    """A score that follows from the text; a tally of what was read for each question."""
+
+    def __init__(self, policy):
+        self.policy, self.read, self.calls = policy, {}, 0
+
     def score(self, prefixes):
         self.calls += 1
         beginnings = set()
         for q, steps in prefixes:
             before = len(self.policy.encode(q, steps[:-1]))
-            self.read[q] = self.read.get(q, 0) + len(self.policy.encode(q, steps)) - ((q, *steps[:-1]) in beginnings) * before
+            self.read[q] = (
+                self.read.get(q, 0)
+                + len(self.policy.encode(q, steps))
+                - ((q, *steps[:-1]) in beginnings) * before
+            )
             beginnings.add((q, *steps[:-1]))
         return [(sum(map(ord, "".join(steps))) % 201 - 100) / 100 for _, steps in prefixes]
 
 
 class Calculator:
-    "Stands for the executor: the answer is the length of the program, so whoever ran it for real would find another."
+    """Stands for the executor: the answer is the length of the program, so whoever ran it for real would find another."""
+
     def run(self, programs):
-        return [Result("ok", len(p), "", None, 0.0) if "missing" not in p else Result("error", None, "", "NameError", 0.0) for p in programs]
+        return [
+            Result("ok", len(p), "", None, 0.0)
+            if "missing" not in p
+            else Result("error", None, "", "NameError", 0.0)
+            for p in programs
+        ]
 
 
 def fresh():
@@ -60,8 +93,12 @@ def test_tokens_reported_are_those_spent(name):
     orm = Scorer(more["policy"])
     for t in think(name, QUESTIONS, budget=150, orm=orm, **more):
         wrote = more["policy"].wrote[t.question]
-        if name == "greedy" or "/" in name and not name.startswith("best_of_n"): assert t.tokens.generated == sum(map(sum, wrote))
-        else: assert sum(map(sum, wrote[:-1])) < t.tokens.generated <= sum(map(sum, wrote))  # the rest of the last block was never needed
+        if name == "greedy" or "/" in name and not name.startswith("best_of_n"):
+            assert t.tokens.generated == sum(map(sum, wrote))
+        else:
+            assert (
+                sum(map(sum, wrote[:-1])) < t.tokens.generated <= sum(map(sum, wrote))
+            )  # the rest of the last block was never needed
         assert t.tokens.prefix == more["policy"].read[t.question]
         assert t.tokens.scored == more["ppm"].read.get(t.question, 0) + orm.read.get(t.question, 0)
 
@@ -72,10 +109,13 @@ def test_answers_come_from_the_executor_and_are_the_same_alone_or_together(name)
     together = think(name, QUESTIONS, budget=150, orm=more["ppm"], **more)
     more = fresh()
     alone = [think(name, [q], budget=150, orm=more["ppm"], **more)[0] for q in QUESTIONS]
-    assert [(t.tokens, t.chosen, t.programs) for t in together] == [(t.tokens, t.chosen, t.programs) for t in alone]
+    assert [(t.tokens, t.chosen, t.programs) for t in together] == [
+        (t.tokens, t.chosen, t.programs) for t in alone
+    ]
     assert any(t.chosen for t in together)
     for t in together:
-        for p in t.programs: assert p.answer == len("\n\n".join(p.steps))
+        for p in t.programs:
+            assert p.answer == len("\n\n".join(p.steps))
 
 
 def test_no_strategy_is_given_a_reference():
@@ -84,12 +124,18 @@ def test_no_strategy_is_given_a_reference():
 
 
 def test_samples_begin_only_while_tokens_are_left_and_small_budgets_are_the_beginning_of_large_ones():
-    small, large = ({t.id: t for t in gather_samples(QUESTIONS, budget=b, **fresh())} for b in (60, 400))
+    small, large = (
+        {t.id: t for t in gather_samples(QUESTIONS, budget=b, **fresh())} for b in (60, 400)
+    )
     for id, t in small.items():
-        assert t.programs == large[id].programs[:len(t.programs)]
+        assert t.programs == large[id].programs[: len(t.programs)]
         assert t.tokens.generated >= 60 and large[id].tokens.generated >= 400
-    assert sum(len(t.programs) for t in small.values()) * 2 < sum(len(t.programs) for t in large.values())
-    longest = {p.id: len(" ".join(gold_program(p.id)).split()) + 2 * p.level for p in PROBLEMS}  # a spoiled step is two words longer
+    assert sum(len(t.programs) for t in small.values()) * 2 < sum(
+        len(t.programs) for t in large.values()
+    )
+    longest = {
+        p.id: len(" ".join(gold_program(p.id)).split()) + 2 * p.level for p in PROBLEMS
+    }  # a spoiled step is two words longer
     assert all(t.tokens.generated < 60 + longest[id] for id, t in small.items())
 
 
@@ -99,23 +145,31 @@ def test_mcts_expands_only_while_tokens_are_left():
         spent = 0
         for tree in t.trees:
             check_invariants(tree)
-            assert tree is t.trees[-1] or tree.nodes[0].exhausted  # another tree begins only when nothing is left to try
+            assert (
+                tree is t.trees[-1] or tree.nodes[0].exhausted
+            )  # another tree begins only when nothing is left to try
             spent += tree.tokens
         last = t.trees[-1]
         final = [e for e in last.events if e["kind"] == "expand"][-1]
-        assert spent - sum(len(last.nodes[i].step.split()) for i in final["children"]) - 3 * 40 < 150
+        assert (
+            spent - sum(len(last.nodes[i].step.split()) for i in final["children"]) - 3 * 40 < 150
+        )
 
 
 def test_another_tree_begins_when_everything_was_tried():
     # One candidate: a tree is a single path, tried in one rollout.
     thoughts = gather_mcts(QUESTIONS, budget=400, candidates=1, **fresh())
     assert all(len(t.trees) > 2 for t in thoughts)
-    assert any(len({tuple(p.steps) for p in t.programs}) > 1 for t in thoughts), "later trees repeat the first"
+    assert any(len({tuple(p.steps) for p in t.programs}) > 1 for t in thoughts), (
+        "later trees repeat the first"
+    )
 
 
 def test_a_tree_that_can_never_grow_ends():
     class Mute(Policy):
-        def propose(self, prefixes, k, seeds, temperature=1.0): return [[] for _ in prefixes]
+        def propose(self, prefixes, k, seeds, temperature=1.0):
+            return [[] for _ in prefixes]
+
     (t,) = gather_mcts(QUESTIONS[:1], Mute(PROBLEMS), Calculator(), 100, most_trees=5)
     assert len(t.trees) == 5 and not t.programs
     (t,) = gather_beam(QUESTIONS[:1], Mute(PROBLEMS), Calculator(), 100, Scorer(None))
@@ -132,48 +186,94 @@ def test_beam_is_wider_when_the_budget_is_larger_and_stays_within_it():
             for tree in t.trees:
                 by_depth = {}
                 for e in tree.events:
-                    if e["kind"] == "expand": by_depth[tree.depth(e["node"])] = by_depth.get(tree.depth(e["node"]), 0) + 1
+                    if e["kind"] == "expand":
+                        by_depth[tree.depth(e["node"])] = by_depth.get(tree.depth(e["node"]), 0) + 1
                 widest = max(widest, *by_depth.values())
-                kept = [e["node"] for e in tree.events if e["kind"] == "expand" and tree.depth(e["node"]) == 1]
-                others = [n.ppm for n in tree.nodes if n.parent == 0 and n.status == "ok" and not n.terminal and n.id not in kept]
-                if kept and others: assert min(tree.nodes[i].ppm for i in kept) >= max(others)
+                kept = [
+                    e["node"]
+                    for e in tree.events
+                    if e["kind"] == "expand" and tree.depth(e["node"]) == 1
+                ]
+                others = [
+                    n.ppm
+                    for n in tree.nodes
+                    if n.parent == 0 and n.status == "ok" and not n.terminal and n.id not in kept
+                ]
+                if kept and others:
+                    assert min(tree.nodes[i].ppm for i in kept) >= max(others)
         widths.append(widest)
     assert widths[0] <= 2 < widths[1]
 
 
 def test_choices_by_hand():
-    a, b, c, d = Program(["x"], 33), Program(["x", "y"], 27), Program(["x"], 33.0), Program(["x"], 27)
-    for p, scores, n in ((a, {1: -.2}, 1), (b, {1: -.5, 2: .9}, 4), (c, {1: -.4}, 1), (d, {1: -1.0}, 0)): p.scores, p.visits = scores, n
+    a, b, c, d = (
+        Program(["x"], 33),
+        Program(["x", "y"], 27),
+        Program(["x"], 33.0),
+        Program(["x"], 27),
+    )
+    for p, scores, n in (
+        (a, {1: -0.2}, 1),
+        (b, {1: -0.5, 2: 0.9}, 4),
+        (c, {1: -0.4}, 1),
+        (d, {1: -1.0}, 0),
+    ):
+        p.scores, p.visits = scores, n
     assert majority([a, b, c]) is a and majority([b, a]) is b and majority([]) is None
     assert majority([a, b, c], weight_by_ppm) is b  # 0.4 + 0.3 < 0.95
-    assert majority([a, c, d, b], visits) is b  # 2 < 4, and of those who say 27 the one with most visits
-    assert (best([a, b, c], ppm_last), best([a, b, c], ppm_min), best([a, b, c], ppm_mean)) == (b, a, b)
+    assert (
+        majority([a, c, d, b], visits) is b
+    )  # 2 < 4, and of those who say 27 the one with most visits
+    assert (best([a, b, c], ppm_last), best([a, b, c], ppm_min), best([a, b, c], ppm_mean)) == (
+        b,
+        a,
+        b,
+    )
     assert best([], ppm_last) is None
 
 
 def test_strategies_on_the_same_samples_draw_and_read_them_once():
     more, memo = fresh(), {}
-    for name in ("majority", "best_of_n/ppm_last", "best_of_n/ppm_vote"): think(name, QUESTIONS, budget=150, memo=memo, **more)
+    for name in ("majority", "best_of_n/ppm_last", "best_of_n/ppm_vote"):
+        think(name, QUESTIONS, budget=150, memo=memo, **more)
     alone = fresh()
     think("majority", QUESTIONS, budget=150, **alone)
     assert more["policy"].calls == alone["policy"].calls
     repeated = think("best_of_n", QUESTIONS, budget=150, memo=memo, **more)
     for t in repeated:  # a program drawn twice is read once, and what siblings have in common too
         programs = {tuple(p.steps) for p in t.programs}
-        assert t.tokens.scored == sum(len(s.split()) for s in (p[-1] for p in programs)) + sum(len(more["policy"].encode(t.question, s)) for s in {p[:-1] for p in programs})
-    assert all(t.tokens.scored == 0 for t in think("majority", QUESTIONS, budget=150, memo=memo, **more)), "one strategy's reading was charged to another"
+        assert t.tokens.scored == sum(len(s.split()) for s in (p[-1] for p in programs)) + sum(
+            len(more["policy"].encode(t.question, s)) for s in {p[:-1] for p in programs}
+        )
+    assert all(
+        t.tokens.scored == 0 for t in think("majority", QUESTIONS, budget=150, memo=memo, **more)
+    ), "one strategy's reading was charged to another"
 
 
 def test_nothing_chosen_where_nothing_ran():
     more = fresh()
-    more["executor"] = type("Broken", (), {"run": lambda self, ps: [Result("error", None, "", "NameError", 0.0) for _ in ps]})()
+    more["executor"] = type(
+        "Broken",
+        (),
+        {"run": lambda self, ps: [Result("error", None, "", "NameError", 0.0) for _ in ps]},
+    )()
     for name in STRATEGIES:
-        for t in think(name, QUESTIONS[:3], budget=40, orm=more["ppm"], **more): assert t.chosen is None and not t.programs
+        for t in think(name, QUESTIONS[:3], budget=40, orm=more["ppm"], **more):
+            assert t.chosen is None and not t.programs
 
 
 def test_names_and_missing_models():
-    assert find_strategy("mcts").name == "mcts/uct/vote" and find_strategy("best_of_n").name == "best_of_n/ppm_last"
+    assert (
+        find_strategy("mcts").name == "mcts/uct/vote"
+        and find_strategy("best_of_n").name == "best_of_n/ppm_last"
+    )
     more = fresh()
-    for bad, kwargs, message in (("mct", {}, "unknown strategy 'mct'"), ("beam", dict(ppm=None), "needs a PPM"), ("best_of_n/orm", {}, "needs an ORM"), ("majority", dict(budget=0), "buys nothing")):
-        with pytest.raises(ValueError, match=re.escape(message)): think(bad, QUESTIONS, **{**more, **kwargs})
+    for bad, kwargs, message in (
+        ("mct", {}, "unknown strategy 'mct'"),
+        ("beam", dict(ppm=None), "needs a PPM"),
+        ("best_of_n/orm", {}, "needs an ORM"),
+        ("majority", dict(budget=0), "buys nothing"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            think(bad, QUESTIONS, **{**more, **kwargs})
     assert len(think("mcts", QUESTIONS, budget=60, **{**more, "ppm": None})) == len(QUESTIONS)

@@ -1,4 +1,5 @@
 """Memory counted against tensors that are alive, and the table."""
+
 import weakref
 
 import pytest
@@ -8,18 +9,45 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from rstar_nb.adapters import AdapterPolicy, SharedBase
 from rstar_nb.models import SHAPES, ModelError, load_base, shape_of, weight_bytes
-from rstar_nb.plan import CARDS, Work, adapter_bytes, hours_at, kv_bytes, plan, plan_text, rows_that_fit, search_bytes, speed, training_bytes
+from rstar_nb.plan import (
+    CARDS,
+    Work,
+    adapter_bytes,
+    hours_at,
+    kv_bytes,
+    plan,
+    plan_text,
+    rows_that_fit,
+    search_bytes,
+    speed,
+    training_bytes,
+)
 from rstar_nb.policy import train_tokenizer
 from rstar_nb.sft import solution_loss
 from rstar_nb.training import train_loop
 
-SIZES = dict(llama=dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2),
-             qwen2=dict(hidden_size=384, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=1))
+SIZES = dict(
+    llama=dict(
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+    ),
+    qwen2=dict(
+        hidden_size=384,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=1,
+    ),
+)
 KINDS = dict(llama=(LlamaForCausalLM, LlamaConfig), qwen2=(Qwen2ForCausalLM, Qwen2Config))
 
 
 class LiveTensors(TorchDispatchMode):
-    "Bytes of tensor storages made inside the block, at the worst moment."
+    """Bytes of tensor storages made inside the block, at the worst moment."""
+
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
@@ -27,24 +55,39 @@ class LiveTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for t in torch.utils._pytree.tree_leaves((args, kwargs)):
-            if isinstance(t, torch.Tensor): self.seen.add(t.untyped_storage())  # weights were there before
+            if isinstance(t, torch.Tensor):
+                self.seen.add(t.untyped_storage())  # weights were there before
         out = func(*args, **(kwargs or {}))
         for t in torch.utils._pytree.tree_leaves(out):
-            if isinstance(t, torch.Tensor) and (s := t.untyped_storage()) not in self.seen and s.nbytes():
+            if (
+                isinstance(t, torch.Tensor)
+                and (s := t.untyped_storage()) not in self.seen
+                and s.nbytes()
+            ):
                 self.seen.add(s)
                 self.now += s.nbytes()
                 self.peak = max(self.peak, self.now)
                 weakref.finalize(s, self.gone, s.nbytes())
         return out
 
-    def gone(self, size): self.now -= size
+    def gone(self, size):
+        self.now -= size
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def base(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, config = KINDS[request.param]
-    model(config(vocab_size=4096, max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, **SIZES[request.param])).save_pretrained(folder)
+    model(
+        config(
+            vocab_size=4096,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            eos_token_id=1,
+            **SIZES[request.param],
+        )
+    ).save_pretrained(folder)
     train_tokenizer(["# a step\nanswer = 1 + 2\n\n"], 600).save_pretrained(folder)
     base = SharedBase(*load_base(folder, device="cpu"), str(folder))
     base.fresh("ppm")
@@ -59,18 +102,32 @@ def test_the_measure_counts_what_is_alive():
         c = a.view(10, 100)
     assert (live.now, live.peak) == (4000, 8000) and c.shape == (10, 100)
     weight = torch.zeros(1000)
-    with LiveTensors() as live: view = weight.view(10, 100).t()
-    assert live.peak == 0 and view.shape == (100, 10), "a view of what was there before is nothing new"
+    with LiveTensors() as live:
+        view = weight.view(10, 100).t()
+    assert live.peak == 0 and view.shape == (100, 10), (
+        "a view of what was there before is nothing new"
+    )
 
 
 @pytest.mark.parametrize("batch, context", [(4, 256), (8, 96)])
 def test_training_memory_within_15_percent(base, batch, context):
     shape, ids = shape_of(base.model.config), [5] * context
+
     def train(steps):
-        with base.training("policy"): train_loop(base.parameters("policy"), lambda i: solution_loss(base.model, [(ids, context // 2)] * batch)[0], steps, 1e-4)
+        with base.training("policy"):
+            train_loop(
+                base.parameters("policy"),
+                lambda i: solution_loss(base.model, [(ids, context // 2)] * batch)[0],
+                steps,
+                1e-4,
+            )
+
     train(1)
-    with LiveTensors() as live: train(2)
-    planned = weight_bytes(shape) + adapter_bytes(shape, 16) + training_bytes(shape, batch, context, 16)
+    with LiveTensors() as live:
+        train(2)
+    planned = (
+        weight_bytes(shape) + adapter_bytes(shape, 16) + training_bytes(shape, batch, context, 16)
+    )
     assert planned / (base.model.get_memory_footprint() + live.peak) == pytest.approx(1, abs=0.15)
 
 
@@ -78,21 +135,31 @@ def test_search_memory_within_15_percent(base):
     shape, rows, k, context, step = shape_of(base.model.config), 32, 4, 256, 32
     policy = AdapterPolicy(base, max_rows=rows, max_step_tokens=step)
     policy.encode = lambda question, steps=(): [5] * context
-    with LiveTensors() as live: policy.propose([("", [])] * (rows // k), k, range(rows // k))
-    planned = weight_bytes(shape) + 8 * shape.adapter_weights(16) + search_bytes(shape, rows, k, context, step)
+    with LiveTensors() as live:
+        policy.propose([("", [])] * (rows // k), k, range(rows // k))
+    planned = (
+        weight_bytes(shape)
+        + 8 * shape.adapter_weights(16)
+        + search_bytes(shape, rows, k, context, step)
+    )
     assert planned / (base.model.get_memory_footprint() + live.peak) == pytest.approx(1, abs=0.15)
 
 
 def test_the_cache_is_what_transformers_keeps(base):
     shape = shape_of(base.model.config)
-    with torch.inference_mode(): cache = base.model(torch.full((2, 50), 5), use_cache=True).past_key_values
-    assert sum(t.numel() * t.element_size() for l in cache.layers for t in (l.keys, l.values)) == kv_bytes(shape, 100)
+    with torch.inference_mode():
+        cache = base.model(torch.full((2, 50), 5), use_cache=True).past_key_values
+    assert sum(
+        t.numel() * t.element_size() for l in cache.layers for t in (l.keys, l.values)
+    ) == kv_bytes(shape, 100)
 
 
 def test_what_fits_fits_and_one_more_does_not():
     s = SHAPES["qwen2.5-math-7b"]
     rows = rows_that_fit(s, 12e9, 8, 2048, 256, 16)
-    used = lambda r: 0.8e9 + weight_bytes(s) + 8 * s.adapter_weights(16) + search_bytes(s, r, 8, 2048, 256)
+    used = lambda r: (
+        0.8e9 + weight_bytes(s) + 8 * s.adapter_weights(16) + search_bytes(s, r, 8, 2048, 256)
+    )
     assert rows % 8 == 0 and 0 < rows < 512 and used(rows) <= 12e9 < used(rows + 8)
     assert rows_that_fit(s, 5e9, 8, 2048, 256, 16) == 0
 
@@ -104,31 +171,43 @@ def test_the_table():
     assert all(a["batch"] <= b["batch"] for a, b in zip(rows, rows[1:]))
     assert plan("qwen2.5-math-1.5b")[0]["fits"]
     twice = plan("qwen2.5-math-7b", Work(problems=2000), memory=80)[0]["hours"]
-    assert twice == pytest.approx(2 * plan("qwen2.5-math-7b", Work(problems=1000), memory=80)[0]["hours"])
+    assert twice == pytest.approx(
+        2 * plan("qwen2.5-math-7b", Work(problems=1000), memory=80)[0]["hours"]
+    )
     assert not plan("qwen2.5-math-7b", memory=4)[0]["fits"]
     text = plan_text("qwen2.5-math-7b", memory=4)
     assert "does not fit" in text and "not a measurement" in text
-    with pytest.raises(ModelError, match="nothing to plan"): plan("tiny")
+    with pytest.raises(ModelError, match="nothing to plan"):
+        plan("tiny")
 
 
 def test_speed_is_the_slower_limit():
     s, card = SHAPES["qwen2.5-math-7b"], CARDS[-1]
     few, many = speed(s, card, 2)["generated"], speed(s, card, 4)["generated"]
     assert many == pytest.approx(2 * few), "with few rows memory is the limit, and rows come free"
-    assert speed(s, card, 4096)["generated"] == pytest.approx(speed(s, card, 8192)["generated"]), "with many rows arithmetic is"
+    assert speed(s, card, 4096)["generated"] == pytest.approx(speed(s, card, 8192)["generated"]), (
+        "with many rows arithmetic is"
+    )
 
 
 def test_hours_at_measured_rates():
     work = Work(problems=100)
     tokens, hours = work.tokens(), hours_at(work, 100, 50, 200)
-    assert hours["generated"] == pytest.approx(tokens["generated"] / 100 / 3600) and hours["trained"] == pytest.approx(tokens["trained"] / 50 / 3600)
+    assert hours["generated"] == pytest.approx(tokens["generated"] / 100 / 3600) and hours[
+        "trained"
+    ] == pytest.approx(tokens["trained"] / 50 / 3600)
 
 
 def test_the_command():
     import json
+
     from typer.testing import CliRunner
+
     from rstar_nb.cli import app
-    done = CliRunner().invoke(app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"])
+
+    done = CliRunner().invoke(
+        app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"]
+    )
     assert done.exit_code == 0 and "A plan, not a measurement" in done.output
     (row,) = json.loads(done.output.strip().splitlines()[-1])
     assert row["gpu"] == 24 and row["fits"]

@@ -3,18 +3,32 @@ import pytest
 import torch
 
 import rstar_nb.policy as policy_module
-from rstar_nb.policy import STEP_END, Policy, derive_seed, is_terminal, pick_tokens, plain_prompt, tiny_model, train_tokenizer, uniforms
+from rstar_nb.policy import (
+    STEP_END,
+    Policy,
+    derive_seed,
+    is_terminal,
+    pick_tokens,
+    plain_prompt,
+    tiny_model,
+    train_tokenizer,
+    uniforms,
+)
 from rstar_nb.problems import generate, gold_program
 from rstar_nb.training import inner_matrices, length_batches, train_loop
 
 
 @pytest.fixture(scope="module")
 def policy():
-    texts = [plain_prompt(p.question) + STEP_END.join(gold_program(p.id)) + STEP_END for p in generate(200)]
+    texts = [
+        plain_prompt(p.question) + STEP_END.join(gold_program(p.id)) + STEP_END
+        for p in generate(200)
+    ]
     tokenizer = train_tokenizer(texts)
     model = tiny_model(len(tokenizer), seed=1)
     with torch.no_grad():
-        for p in model.parameters(): p.mul_(3)  # sharper than a fresh model, so that candidates differ by more than noise
+        for p in model.parameters():
+            p.mul_(3)  # sharper than a fresh model, so that candidates differ by more than noise
     return Policy(model, tokenizer, max_step_tokens=16, max_rows=40)
 
 
@@ -22,15 +36,20 @@ QUESTIONS = [p.question for p in generate(18, "test")]
 
 
 def plain_logprob(policy, prefix, ids):
-    with torch.inference_mode(): logp = policy.model(torch.tensor([prefix + list(ids)])).logits[0].log_softmax(-1)
+    with torch.inference_mode():
+        logp = policy.model(torch.tensor([prefix + list(ids)])).logits[0].log_softmax(-1)
     return sum(logp[len(prefix) + i - 1, t].item() for i, t in enumerate(ids))
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7, 1.0])
 def test_logprobs_are_exact(policy, temperature):
-    for q, cs in zip(QUESTIONS, policy.propose([(q, ["x = 1"]) for q in QUESTIONS], 3, range(18), temperature)):
+    for q, cs in zip(
+        QUESTIONS, policy.propose([(q, ["x = 1"]) for q in QUESTIONS], 3, range(18), temperature)
+    ):
         for c in cs:
-            assert c.logprob == pytest.approx(plain_logprob(policy, policy.encode(q, ["x = 1"]), c.ids), abs=2e-3)
+            assert c.logprob == pytest.approx(
+                plain_logprob(policy, policy.encode(q, ["x = 1"]), c.ids), abs=2e-3
+            )
 
 
 def test_a_prefix_gets_the_same_candidates_alone_and_in_a_batch(policy):
@@ -42,15 +61,21 @@ def test_a_prefix_gets_the_same_candidates_alone_and_in_a_batch(policy):
 
 def test_long_prefixes_go_in_smaller_batches(policy, monkeypatch):
     sizes, decode = [], policy_module._decode
+
     def counted(policy, encoded, *rest):
         sizes.append((len(encoded), max(map(len, encoded))))
         return decode(policy, encoded, *rest)
+
     prefixes = [(q, ["x = 1"] * (10 * (i > 12))) for i, q in enumerate(QUESTIONS)]
     together = policy.propose(prefixes, 2, range(18))
     monkeypatch.setattr(policy_module, "_decode", counted)
     monkeypatch.setattr(policy, "max_padded", 400)
     apart = policy.propose(prefixes, 2, range(18))
-    assert sum(n for n, _ in sizes) == 18 and all(n == 1 or n * width <= 400 for n, width in sizes) and len({n for n, _ in sizes}) > 1
+    assert (
+        sum(n for n, _ in sizes) == 18
+        and all(n == 1 or n * width <= 400 for n, width in sizes)
+        and len({n for n, _ in sizes}) > 1
+    )
     assert [[c.ids for c in cs] for cs in apart] == [[c.ids for c in cs] for cs in together]
 
 
@@ -71,18 +96,49 @@ def test_greedy_takes_the_most_likely_token(policy):
     (c,) = policy.propose([(QUESTIONS[0], [])], 1, [0], temperature=0)[0]
     prefix = policy.encode(QUESTIONS[0])
     with torch.inference_mode():
-        for i, t in enumerate(c.ids): assert policy.model(torch.tensor([prefix + list(c.ids[:i])])).logits[0, -1].argmax() == t
+        for i, t in enumerate(c.ids):
+            assert (
+                policy.model(torch.tensor([prefix + list(c.ids[:i])])).logits[0, -1].argmax() == t
+            )
 
 
 def test_other_architectures_work_unchanged():
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
     tokenizer = train_tokenizer(["a b c"])
-    llama = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, pad_token_id=0, eos_token_id=1))
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=128, pad_token_id=0, eos_token_id=1, bos_token_id=1))
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=128,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=1,
+        )
+    )
     for model in (llama, gpt2):
         other = Policy(model, tokenizer, max_step_tokens=8)
-        for q, cs in zip(["1 + 1?", "a longer question, 2 + 2?"], other.propose([("1 + 1?", []), ("a longer question, 2 + 2?", [])], 2, [0, 1])):
-            for c in cs: assert c.logprob == pytest.approx(plain_logprob(other, other.encode(q), c.ids), abs=2e-3)
+        for q, cs in zip(
+            ["1 + 1?", "a longer question, 2 + 2?"],
+            other.propose([("1 + 1?", []), ("a longer question, 2 + 2?", [])], 2, [0, 1]),
+        ):
+            for c in cs:
+                assert c.logprob == pytest.approx(
+                    plain_logprob(other, other.encode(q), c.ids), abs=2e-3
+                )
 
 
 def test_draws_follow_the_probabilities():
@@ -93,11 +149,16 @@ def test_draws_follow_the_probabilities():
 
 
 def test_only_the_likeliest_tokens_are_drawn():
-    logits, u = torch.tensor([.1, .5, .1, .3]).log().expand(20_000, 4), torch.tensor(uniforms(3, 1, 20_000)[0])
+    logits, u = (
+        torch.tensor([0.1, 0.5, 0.1, 0.3]).log().expand(20_000, 4),
+        torch.tensor(uniforms(3, 1, 20_000)[0]),
+    )
     ids, logp = pick_tokens(logits, u, 1.0, top_k=2)
     share = ids.bincount(minlength=4) / len(ids)
-    assert torch.allclose(share, torch.tensor([0, .625, 0, .375]), atol=.02)
-    assert torch.allclose(logp[ids == 1], torch.tensor(.5).log())  # of the whole distribution: what the policy believes
+    assert torch.allclose(share, torch.tensor([0, 0.625, 0, 0.375]), atol=0.02)
+    assert torch.allclose(
+        logp[ids == 1], torch.tensor(0.5).log()
+    )  # of the whole distribution: what the policy believes
 
 
 def test_seeds_do_not_depend_on_order():
@@ -107,37 +168,63 @@ def test_seeds_do_not_depend_on_order():
 
 def test_terminal_steps():
     assert is_terminal("# end\nanswer = 3") and is_terminal("answer=x")
-    assert not is_terminal("answer == 3") and not is_terminal("    answer = 3") and not is_terminal("my_answer = 3")
+    assert (
+        not is_terminal("answer == 3")
+        and not is_terminal("    answer = 3")
+        and not is_terminal("my_answer = 3")
+    )
 
 
 def test_tokenizer_keeps_any_text(policy):
-    for text in ("Zoë paid 3,999 € 日本", "a\n\n\n b", "007 \t x"): assert policy.tokenizer.decode(policy.tokenizer(text).input_ids) == text
+    for text in ("Zoë paid 3,999 € 日本", "a\n\n\n b", "007 \t x"):
+        assert policy.tokenizer.decode(policy.tokenizer(text).input_ids) == text
 
 
 def test_save_and_load(policy, tmp_path):
     policy.save(tmp_path)
     again = Policy.load(tmp_path, max_step_tokens=16, max_rows=40)
-    assert [c.ids for c in again.propose([(QUESTIONS[0], [])], 2, [0])[0]] == [c.ids for c in policy.propose([(QUESTIONS[0], [])], 2, [0])[0]]
-    with pytest.raises(FileNotFoundError, match="no usable model"): Policy.load(tmp_path / "nothing")
+    assert [c.ids for c in again.propose([(QUESTIONS[0], [])], 2, [0])[0]] == [
+        c.ids for c in policy.propose([(QUESTIONS[0], [])], 2, [0])[0]
+    ]
+    with pytest.raises(FileNotFoundError, match="no usable model"):
+        Policy.load(tmp_path / "nothing")
 
 
 def test_batches_cover_every_row_once_per_pass():
     lengths = list(np.random.default_rng(0).integers(5, 90, 101))
     batches = length_batches(lengths, 8, 13, seed=2)
     assert sorted(i for b in batches for i in b) == list(range(101))
-    assert batches == length_batches(lengths, 8, 13, seed=2) != length_batches(lengths, 8, 13, seed=3)
+    assert (
+        batches == length_batches(lengths, 8, 13, seed=2) != length_batches(lengths, 8, 13, seed=3)
+    )
 
 
 def test_a_loss_that_is_not_a_number_stops_training():
     w = torch.nn.Parameter(torch.ones(1))
-    with pytest.raises(FloatingPointError, match="lower the learning rate"): train_loop([w], lambda step: w.sum() * float("inf"), 3, 0.1)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train_loop([w], lambda step: w.sum() * float("inf"), 3, 0.1)
 
 
 def test_muon_gets_the_inner_matrices_and_only_those(policy):
     inner = inner_matrices(policy.model)
-    outer = {id(policy.model.get_input_embeddings().weight), id(policy.model.get_output_embeddings().weight)}
-    assert len(inner) == 7 * policy.model.config.num_hidden_layers and not outer & {id(w) for w in inner}
+    outer = {
+        id(policy.model.get_input_embeddings().weight),
+        id(policy.model.get_output_embeddings().weight),
+    }
+    assert len(inner) == 7 * policy.model.config.num_hidden_layers and not outer & {
+        id(w) for w in inner
+    }
     a, b = torch.nn.Parameter(torch.eye(3)), torch.nn.Parameter(torch.eye(3))
-    train_loop([a, b], lambda step: (a[0, 0] + 3 * a[1, 1] + b[0, 0] + 3 * b[1, 1]), steps=1, lr=0.01, warmup=1, matrices=[a], muon_lr=0.01)
+    train_loop(
+        [a, b],
+        lambda step: a[0, 0] + 3 * a[1, 1] + b[0, 0] + 3 * b[1, 1],
+        steps=1,
+        lr=0.01,
+        warmup=1,
+        matrices=[a],
+        muon_lr=0.01,
+    )
     moved = (torch.eye(3) - a).detach()
-    assert moved.abs().max() > 0.002 and not torch.allclose(moved, (torch.eye(3) - b).detach(), atol=1e-3)
+    assert moved.abs().max() > 0.002 and not torch.allclose(
+        moved, (torch.eye(3) - b).detach(), atol=1e-3
+    )

@@ -4,11 +4,25 @@ import re
 
 import pytest
 
-from rstar_nb.problems import ProblemFileError, generate, gold_program, load_problems, make_problem, number_variant, numbered, renumber, save_problems, split_of, uncited
+from rstar_nb.problems import (
+    ProblemFileError,
+    generate,
+    gold_program,
+    load_problems,
+    make_problem,
+    number_variant,
+    numbered,
+    renumber,
+    save_problems,
+    split_of,
+    uncited,
+)
 
 
 def test_splits_share_nothing():
-    splits = [generate(600, s, seed) for s in ("train", "test") for seed in (0, 1)] + [generate(60, "ood")]
+    splits = [generate(600, s, seed) for s in ("train", "test") for seed in (0, 1)] + [
+        generate(60, "ood")
+    ]
     texts = [{p.question for p in s} for s in splits]
     train, test, ood = texts[0] | texts[1], texts[2] | texts[3], texts[4]
     assert not train & test and not train & ood and not test & ood
@@ -36,17 +50,24 @@ def test_problems_follow_from_their_id():
 def test_levels_and_subjects_are_balanced():
     problems = generate(360)
     for field in ("level", "subject"):
-        counts = [sum(getattr(p, field) == v for p in problems) for v in {getattr(p, field) for p in problems}]
+        counts = [
+            sum(getattr(p, field) == v for p in problems)
+            for v in {getattr(p, field) for p in problems}
+        ]
         assert len(counts) == 6 and max(counts) - min(counts) <= 12
 
 
 def test_unknown_split_and_level():
-    with pytest.raises(ValueError, match="unknown split"): generate(1, "dev")
-    with pytest.raises(ValueError, match="has levels"): generate(1, "train", levels=[9])
+    with pytest.raises(ValueError, match="unknown split"):
+        generate(1, "dev")
+    with pytest.raises(ValueError, match="has levels"):
+        generate(1, "train", levels=[9])
 
 
 def test_renumber_is_consistent():
-    question, code = renumber(["7 boxes of 12 pens and 7 more", "answer = 7 * 12 + 7"], random.Random(1))
+    question, code = renumber(
+        ["7 boxes of 12 pens and 7 more", "answer = 7 * 12 + 7"], random.Random(1)
+    )
     a, b, c = [int(t) for t in question.split() if t.isdigit()]
     assert a == c != b and code == f"answer = {a} * {b} + {a}" and 7 != a
 
@@ -54,7 +75,13 @@ def test_renumber_is_consistent():
 def test_renumber_leaves_cited_sentences_alone():
     rng = random.Random(3)
     for _ in range(50):
-        question, step = renumber(["There are 3 boxes, 12 pens and 13 more", "# (3) 3 times 12\n# (12) and 13\nanswer = (3 * 12) + 13"], rng)
+        question, step = renumber(
+            [
+                "There are 3 boxes, 12 pens and 13 more",
+                "# (3) 3 times 12\n# (12) and 13\nanswer = (3 * 12) + 13",
+            ],
+            rng,
+        )
         a, b, c = re.findall(r"\d+", question)
         assert step == f"# (3) {a} times {b}\n# (12) and {c}\nanswer = ({a} * {b}) + {c}"
 
@@ -62,7 +89,9 @@ def test_renumber_leaves_cited_sentences_alone():
 def test_wide_numbers_have_about_as_many_digits():
     seen = [renumber(["7 of 48 and 649"], random.Random(i), wide=True)[0] for i in range(300)]
     numbers = [[int(n) for n in re.findall(r"\d+", t)] for t in seen]
-    assert all(3 <= a < 20 and 10 < b < 120 and 100 < c < 1020 for a, b, c in numbers)  # a few more than there are, so that there is always a free one
+    assert all(
+        3 <= a < 20 and 10 < b < 120 and 100 < c < 1020 for a, b, c in numbers
+    )  # a few more than there are, so that there is always a free one
     assert min(c for *_, c in numbers) < 150 and max(c for *_, c in numbers) > 950
 
 
@@ -74,12 +103,21 @@ def test_every_step_cites_the_sentence_with_its_numbers():
         assert cited == sorted(set(cited)) and cited[0] == 1
         for step, at in zip(gold_program(p.id), cited):
             own = set(re.findall(r"\d+", uncited(step).splitlines()[0])) - {"100"}
-            assert own <= set(re.findall(r"\d+", sentences[at] + sentences.get(at + 1, ""))), (p.question, step)
-            assert uncited(step).startswith("# ") and "(" + str(at) + ")" not in uncited(step).splitlines()[0]
+            assert own <= set(re.findall(r"\d+", sentences[at] + sentences.get(at + 1, ""))), (
+                p.question,
+                step,
+            )
+            assert (
+                uncited(step).startswith("# ")
+                and "(" + str(at) + ")" not in uncited(step).splitlines()[0]
+            )
 
 
 def test_numbered_text_is_the_text():
-    assert numbered("Half of 3.5 is 1.75. Why? It is so!  Done") == "(1) Half of 3.5 is 1.75. (2) Why? (3) It is so!  Done"
+    assert (
+        numbered("Half of 3.5 is 1.75. Why? It is so!  Done")
+        == "(1) Half of 3.5 is 1.75. (2) Why? (3) It is so!  Done"
+    )
     assert numbered("") == "" and numbered("One\ntwo") == "(1) One\ntwo"
 
 
@@ -88,7 +126,8 @@ def test_number_variant_finds_a_constant():
     for v in range(3):
         gold, constant = number_variant(p, f"answer = {p.answer}", v)
         scopes = {}, {}
-        for text, scope in zip((gold, constant), scopes): exec(text, scope)
+        for text, scope in zip((gold, constant), scopes):
+            exec(text, scope)
         assert scopes[0]["answer"] != scopes[1]["answer"]
 
 
@@ -98,38 +137,54 @@ def test_file_round_trip(tmp_path):
     assert load_problems(tmp_path / "p.jsonl") == problems
 
 
-@pytest.mark.parametrize("line, message", [
-    ('{"id": "b", "question": "2+2?"}', "line 2: field 'answer' is missing"),
-    ('{"id": "b", "question": "2+2?", "answer": "4", "level": "two"}', "line 2: field 'level' must be an integer"),
-    ('{"id": "b", "question": " ", "answer": "4"}', "line 2: field 'question' is empty"),
-    ('{"id": "b", "question": ["x"], "answer": "4"}', "line 2: field 'question' must be text"),
-    ('{"id": "a", "question": "2+2?", "answer": "4"}', "line 2: field 'id': 'a' was used in line 1"),
-    ('{"id": "b", "question"', "line 2: not JSON"),
-    ('[1]', "line 2: expected a JSON object"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"id": "b", "question": "2+2?"}', "line 2: field 'answer' is missing"),
+        (
+            '{"id": "b", "question": "2+2?", "answer": "4", "level": "two"}',
+            "line 2: field 'level' must be an integer",
+        ),
+        ('{"id": "b", "question": " ", "answer": "4"}', "line 2: field 'question' is empty"),
+        ('{"id": "b", "question": ["x"], "answer": "4"}', "line 2: field 'question' must be text"),
+        (
+            '{"id": "a", "question": "2+2?", "answer": "4"}',
+            "line 2: field 'id': 'a' was used in line 1",
+        ),
+        ('{"id": "b", "question"', "line 2: not JSON"),
+        ("[1]", "line 2: expected a JSON object"),
+    ],
+)
 def test_bad_lines_name_file_line_and_field(tmp_path, line, message):
     path = tmp_path / "p.jsonl"
     path.write_text('{"id": "a", "question": "1+1?", "answer": 2}\n' + line + "\n")
-    with pytest.raises(ProblemFileError) as e: load_problems(path)
+    with pytest.raises(ProblemFileError) as e:
+        load_problems(path)
     assert message in str(e.value) and str(path) in str(e.value) and "\n" not in str(e.value)
 
 
 def test_missing_and_empty_files(tmp_path):
-    with pytest.raises(ProblemFileError, match="no such file"): load_problems(tmp_path / "none.jsonl")
+    with pytest.raises(ProblemFileError, match="no such file"):
+        load_problems(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(ProblemFileError, match="holds no problem"): load_problems(tmp_path / "empty.jsonl")
+    with pytest.raises(ProblemFileError, match="holds no problem"):
+        load_problems(tmp_path / "empty.jsonl")
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
-    with pytest.raises(ProblemFileError, match="not UTF-8"): load_problems(tmp_path / "latin.jsonl")
+    with pytest.raises(ProblemFileError, match="not UTF-8"):
+        load_problems(tmp_path / "latin.jsonl")
 
 
 def values_of(p):
-    "The value after each step of the gold program, without the final `len` or `sum`, and the steps' expressions."
+    """The value after each step of the gold program, without the final `len` or `sum`, and the steps' expressions."""
     codes, value, values = [], None, []
     for step in gold_program(p.id):
         name, code = step.splitlines()[-1].split(" = ", 1)
-        if name == "answer" and p.subject != "divisors": code = code[4:-1]
+        if name == "answer" and p.subject != "divisors":
+            code = code[4:-1]
         codes.append(code)
-        value = eval(code, {"math": math, "numbers": value, "terms": value, "n": value})  # our own text, not a model's
+        value = eval(
+            code, {"math": math, "numbers": value, "terms": value, "n": value}
+        )  # our own text, not a model's
         values.append(value)
     return values, codes
 
@@ -147,9 +202,11 @@ def test_a_count_depends_on_every_step():
     for p in counts:
         _, codes = values_of(p)
         for i, code in enumerate(codes):
-            if " if " not in code: continue
+            if " if " not in code:
+                continue
             value = None
-            for c in [*codes[:i], code.replace(" if ", " if not "), *codes[i + 1:]]: value = eval(c, {"numbers": value})
+            for c in [*codes[:i], code.replace(" if ", " if not "), *codes[i + 1 :]]:
+                value = eval(c, {"numbers": value})
             assert len(value) != float(p.answer), (p.question, code)
 
 
@@ -157,4 +214,7 @@ def test_weights_decide_what_is_drawn():
     drawn = generate(200, weights={(2, "story"): 1, (5, "equation"): 3})
     found = [(p.level, p.subject) for p in drawn]
     assert set(found) == {(2, "story"), (5, "equation")} and 25 <= found.count((2, "story")) <= 75
-    assert len({p.question for p in drawn}) == 200 and generate(200, weights={(2, "story"): 1, (5, "equation"): 3}) == drawn
+    assert (
+        len({p.question for p in drawn}) == 200
+        and generate(200, weights={(2, "story"): 1, (5, "equation"): 3}) == drawn
+    )

@@ -1,4 +1,5 @@
 """Problems nobody here wrote: hub data sets on local files of their columns, reasoning-gym, and train against test."""
+
 import json
 from pathlib import Path
 
@@ -6,18 +7,84 @@ import pytest
 
 from rstar_nb.answers import is_equivalent
 from rstar_nb.problems import Problem, ProblemFileError, load_problems
-from rstar_nb.sources import SOURCES, last_boxed, load_source, normal, overlapping, problems_of, rg_correct, rg_problems, with_scorers, without_test, write_split
+from rstar_nb.sources import (
+    SOURCES,
+    last_boxed,
+    load_source,
+    normal,
+    overlapping,
+    problems_of,
+    rg_correct,
+    rg_problems,
+    with_scorers,
+    without_test,
+    write_split,
+)
 
 pytest.importorskip("datasets")
 pytest.importorskip("reasoning_gym")
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
-GSM8K = [dict(question="Two boxes of 600 nails. How many?", answer="2*600=<<2*600=1200>>1200\n#### 1,200"), dict(question="A tape of 1,050 metres in 3 parts?", answer="So.\n#### 350")]
-MATH500 = [dict(problem="What is $1+1$?", solution="It is $\\boxed{2}$.", answer="2", subject="Prealgebra", level=1, unique_id="test/prealgebra/1.json")]
-NUMINA = [dict(problem="Find x.", solution="...", answer="\\frac{1}{2}", problem_type="Algebra", question_type="math-word-problem", problem_is_valid="Yes", solution_is_valid="Yes", source="olympiads", synthetic=False),
-          dict(problem="Choose.", solution="...", answer="B", problem_type="Algebra", question_type="MCQ", problem_is_valid="Yes", solution_is_valid="Yes", source="amc", synthetic=False),
-          dict(problem="Prove.", solution="...", answer="proof", problem_type="Algebra", question_type="proof", problem_is_valid="Yes", solution_is_valid="Yes", source="olympiads", synthetic=False)]
-NUMINA_COT = [dict(source="synthetic_math", problem="Find y.", solution="So $y = \\boxed{\\frac{3}{4}}$.", messages=[dict(role="user", content="Find y.")]),
-              dict(source="amc", problem="Which?", solution="It is $\\boxed{\\text{B}}$.", messages=[]), dict(source="olympiads", problem="Show it.", solution="QED", messages=[])]
+GSM8K = [
+    dict(
+        question="Two boxes of 600 nails. How many?", answer="2*600=<<2*600=1200>>1200\n#### 1,200"
+    ),
+    dict(question="A tape of 1,050 metres in 3 parts?", answer="So.\n#### 350"),
+]
+MATH500 = [
+    dict(
+        problem="What is $1+1$?",
+        solution="It is $\\boxed{2}$.",
+        answer="2",
+        subject="Prealgebra",
+        level=1,
+        unique_id="test/prealgebra/1.json",
+    )
+]
+NUMINA = [
+    dict(
+        problem="Find x.",
+        solution="...",
+        answer="\\frac{1}{2}",
+        problem_type="Algebra",
+        question_type="math-word-problem",
+        problem_is_valid="Yes",
+        solution_is_valid="Yes",
+        source="olympiads",
+        synthetic=False,
+    ),
+    dict(
+        problem="Choose.",
+        solution="...",
+        answer="B",
+        problem_type="Algebra",
+        question_type="MCQ",
+        problem_is_valid="Yes",
+        solution_is_valid="Yes",
+        source="amc",
+        synthetic=False,
+    ),
+    dict(
+        problem="Prove.",
+        solution="...",
+        answer="proof",
+        problem_type="Algebra",
+        question_type="proof",
+        problem_is_valid="Yes",
+        solution_is_valid="Yes",
+        source="olympiads",
+        synthetic=False,
+    ),
+]
+NUMINA_COT = [
+    dict(
+        source="synthetic_math",
+        problem="Find y.",
+        solution="So $y = \\boxed{\\frac{3}{4}}$.",
+        messages=[dict(role="user", content="Find y.")],
+    ),
+    dict(source="amc", problem="Which?", solution="It is $\\boxed{\\text{B}}$.", messages=[]),
+    dict(source="olympiads", problem="Show it.", solution="QED", messages=[]),
+]
 
 
 def written(path, rows):
@@ -25,17 +92,24 @@ def written(path, rows):
     return path
 
 
-@pytest.mark.parametrize("name, rows, expected", [
-    ("gsm8k", GSM8K, [("gsm8k-0", "1200", 0), ("gsm8k-1", "350", 0)]),
-    ("math500", MATH500, [("math-test/prealgebra/1.json", "2", 1)]),
-    ("numina", NUMINA, [("numina-0", "\\frac{1}{2}", 0)]),
-    ("numina_cot", NUMINA_COT, [("numina-0", "\\frac{3}{4}", 0)])])
+@pytest.mark.parametrize(
+    "name, rows, expected",
+    [
+        ("gsm8k", GSM8K, [("gsm8k-0", "1200", 0), ("gsm8k-1", "350", 0)]),
+        ("math500", MATH500, [("math-test/prealgebra/1.json", "2", 1)]),
+        ("numina", NUMINA, [("numina-0", "\\frac{1}{2}", 0)]),
+        ("numina_cot", NUMINA_COT, [("numina-0", "\\frac{3}{4}", 0)]),
+    ],
+)
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_columns_of_the_originals(tmp_path, name, rows, expected, kind):
     file = written(tmp_path / "rows.jsonl", rows)
     if kind == "parquet":
         import datasets
-        datasets.load_dataset("json", data_files=str(file), split="train").to_parquet(file := tmp_path / "rows.parquet")
+
+        datasets.load_dataset("json", data_files=str(file), split="train").to_parquet(
+            file := tmp_path / "rows.parquet"
+        )
     assert [(p.id, p.answer, p.level) for p in load_source(name, file=file)] == expected
     assert len(load_source(name, file=file, limit=1)) == 1
 
@@ -45,41 +119,68 @@ def test_boxed():
     assert last_boxed("none") is None and last_boxed("\\boxed{never closed") is None
 
 
-@pytest.mark.parametrize("kwargs, message", [
-    (dict(name="gsm9k"), "no such source"), (dict(name="math500", split="train"), "has no split 'train'"),
-    (dict(name="gsm8k", file="nowhere.jsonl"), "no such file"), (dict(name="gsm8k", file=__file__), "or not .jsonl")])
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(name="gsm9k"), "no such source"),
+        (dict(name="math500", split="train"), "has no split 'train'"),
+        (dict(name="gsm8k", file="nowhere.jsonl"), "no such file"),
+        (dict(name="gsm8k", file=__file__), "or not .jsonl"),
+    ],
+)
 def test_mistakes_are_said_in_one_line(kwargs, message):
-    with pytest.raises(ProblemFileError, match=message) as e: load_source(**kwargs)
+    with pytest.raises(ProblemFileError, match=message) as e:
+        load_source(**kwargs)
     assert "\n" not in str(e.value)
 
 
 def test_other_columns_and_broken_files(tmp_path):
-    with pytest.raises(ProblemFileError, match="no column 'answer'; this is not gsm8k"): load_source("gsm8k", file=written(tmp_path / "a.jsonl", [dict(text="x")]))
+    with pytest.raises(ProblemFileError, match="no column 'answer'; this is not gsm8k"):
+        load_source("gsm8k", file=written(tmp_path / "a.jsonl", [dict(text="x")]))
     (tmp_path / "b.jsonl").write_text("{broken\n")
-    with pytest.raises(ProblemFileError, match="cannot be read"): load_source("gsm8k", file=tmp_path / "b.jsonl")
-    with pytest.raises(ProblemFileError, match="no row has an answer"): load_source("numina", file=written(tmp_path / "c.jsonl", NUMINA[1:]))
+    with pytest.raises(ProblemFileError, match="cannot be read"):
+        load_source("gsm8k", file=tmp_path / "b.jsonl")
+    with pytest.raises(ProblemFileError, match="no row has an answer"):
+        load_source("numina", file=written(tmp_path / "c.jsonl", NUMINA[1:]))
 
 
 def test_no_network_is_one_line(monkeypatch):
     import datasets
     import huggingface_hub.constants as constants
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ProblemFileError, match="openai/gsm8k: cannot be had from the hub.*local file") as e: load_source("gsm8k", "test")
+    with pytest.raises(
+        ProblemFileError, match="openai/gsm8k: cannot be had from the hub.*local file"
+    ) as e:
+        load_source("gsm8k", "test")
     assert "\n" not in str(e.value)
 
 
 def test_reasoning_gym_is_repeatable_and_different():
-    a, b = rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1), rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1)
+    a, b = (
+        rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
+        rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
+    )
     assert a == b and len({normal(p.question) for p in a}) == len({p.id for p in a}) == 20
     assert {p.subject for p in a} == {"gsm_symbolic", "chain_sum"}
-    assert not {p.question for p in a} & {p.question for p in rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1, skip=[p.question for p in a])}
-    with pytest.raises(ProblemFileError, match="rg:nothing"): rg_problems("nothing", 2)
+    assert not {p.question for p in a} & {
+        p.question
+        for p in rg_problems(
+            ("gsm_symbolic", "chain_sum"), 20, seed=1, skip=[p.question for p in a]
+        )
+    }
+    with pytest.raises(ProblemFileError, match="rg:nothing"):
+        rg_problems("nothing", 2)
 
 
 def test_its_own_scorer():
     fraction = rg_problems("fraction_simplification", 1)[0]
-    assert rg_correct(fraction, fraction.answer) and not rg_correct(fraction, "1/3") and not rg_correct(fraction, None)
+    assert (
+        rg_correct(fraction, fraction.answer)
+        and not rg_correct(fraction, "1/3")
+        and not rg_correct(fraction, None)
+    )
     total = next(p for p in rg_problems("basic_arithmetic", 40, seed=2) if p.answer.startswith("-"))
     assert rg_correct(total, int(total.answer)) and not rg_correct(total, -int(total.answer))
     game = rg_problems("puzzle24", 1)[0]  # several right answers: only its own scorer knows
@@ -87,17 +188,43 @@ def test_its_own_scorer():
 
 
 def test_our_grader_agrees_on_numeric_families():
-    for family in ("gsm_symbolic", "chain_sum", "gcd", "lcm", "leg_counting", "products", "count_primes", "simple_equations"):
+    for family in (
+        "gsm_symbolic",
+        "chain_sum",
+        "gcd",
+        "lcm",
+        "leg_counting",
+        "products",
+        "count_primes",
+        "simple_equations",
+    ):
         for p in rg_problems(family, 5, seed=9):
             value = float(p.answer) if "." in p.answer else int(p.answer)
             assert is_equivalent(value, p.answer) and not is_equivalent(value + 1, p.answer)
 
 
 def test_copies_and_edited_copies_are_found():
-    test = [Problem("t", "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total?", "3")]
-    train = [Problem("a", "A ROBE takes 2 bolts of blue fiber, and half that much white fiber! How many bolts in total?", "3"),
-             Problem("b", "Hint: a robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in all?", "3"),
-             Problem("c", "A robe takes 5 bolts of red fiber. How many bolts do 3 robes take?", "15"), Problem("d", "1 + 1?", "2")]
+    test = [
+        Problem(
+            "t",
+            "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total?",
+            "3",
+        )
+    ]
+    train = [
+        Problem(
+            "a",
+            "A ROBE takes 2 bolts of blue fiber, and half that much white fiber! How many bolts in total?",
+            "3",
+        ),
+        Problem(
+            "b",
+            "Hint: a robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in all?",
+            "3",
+        ),
+        Problem("c", "A robe takes 5 bolts of red fiber. How many bolts do 3 robes take?", "15"),
+        Problem("d", "1 + 1?", "2"),
+    ]
     assert overlapping(train, test) == {"a": "t", "b": "t"}
     assert overlapping(train, test, share=2) == {"a": "t"}
     kept, dropped = without_test(train, test)
@@ -110,54 +237,104 @@ def test_real_data_against_itself():
     for name in ("gsm8k", "math500"):
         problems = load_problems(REAL / f"{name}_dev.jsonl")
         assert set(overlapping(problems[:50], problems[:50])) == {p.id for p in problems[:50]}
-        assert len(overlapping(problems[100:], problems[:100])) <= 5  # different problems of one source hardly ever share half their words in a row
+        assert (
+            len(overlapping(problems[100:], problems[:100])) <= 5
+        )  # different problems of one source hardly ever share half their words in a row
 
 
 def test_written_halves_share_nothing(tmp_path):
     found = write_split(tmp_path, "rg:chain_sum", "rg:chain_sum", 30, 20)
     train, test = load_problems(found["train"]), load_problems(found["test"])
-    assert len(train) == 30 and len(test) == 20 and not {normal(p.question) for p in train} & {normal(p.question) for p in test}
-    copy = tmp_path / "again.jsonl"; copy.write_text((tmp_path / "test.jsonl").read_text())
+    assert (
+        len(train) == 30
+        and len(test) == 20
+        and not {normal(p.question) for p in train} & {normal(p.question) for p in test}
+    )
+    copy = tmp_path / "again.jsonl"
+    copy.write_text((tmp_path / "test.jsonl").read_text())
     assert len(problems_of(str(copy), 5)) == 5
     found = write_split(tmp_path / "b", str(copy), str(copy), 20, 10)
     assert len(found["dropped"]) == 10 and set(SOURCES) >= {"gsm8k", "math500", "numina"}
 
 
-HOSTILE = ["__import__('os').system('touch HERE')", "open('HERE', 'w')", "().__class__", "9**9**9**9", "9 * * 9", "9" * 40, "1e999999999", "x" * 1000, "print 1)", "factorial(10)", "os.system", "'%9999999999d' % 1", "a!b", "\x00"]
+HOSTILE = [
+    "__import__('os').system('touch HERE')",
+    "open('HERE', 'w')",
+    "().__class__",
+    "9**9**9**9",
+    "9 * * 9",
+    "9" * 40,
+    "1e999999999",
+    "x" * 1000,
+    "print 1)",
+    "factorial(10)",
+    "os.system",
+    "'%9999999999d' % 1",
+    "a!b",
+    "\x00",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_scorer_sees_what_could_be_evaluated_to_something_else(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     import reasoning_gym.games.puzzle24 as puzzle24
+
     seen = []
-    monkeypatch.setattr(puzzle24.Puzzle24Dataset, "score_answer", lambda self, answer, entry: seen.append(answer) or 1.0)
+    monkeypatch.setattr(
+        puzzle24.Puzzle24Dataset,
+        "score_answer",
+        lambda self, answer, entry: seen.append(answer) or 1.0,
+    )
     game = rg_problems("puzzle24", 1)[0]
     assert rg_correct(game, "1 * 24") and seen == ["1 * 24"]
-    assert not rg_correct(game, text) and not rg_correct(game, [text]) and len(seen) == 1 and not list(tmp_path.iterdir())
+    assert (
+        not rg_correct(game, text)
+        and not rg_correct(game, [text])
+        and len(seen) == 1
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_references_that_grade():
     plain = [*rg_problems(("puzzle24", "chain_sum"), 2), Problem("mine", "1 + 1?", "2")]
     game, chain, mine = with_scorers(plain)
-    assert (game, chain, mine) == tuple(plain) and json.dumps(game.answer) == json.dumps(str(game.answer)) and type(mine.answer) is str
+    assert (
+        (game, chain, mine) == tuple(plain)
+        and json.dumps(game.answer) == json.dumps(str(game.answer))
+        and type(mine.answer) is str
+    )
     others = [f"1 * {game.answer}", game.answer.replace(" ", "")]
-    assert game.answer(str(game.answer)) and not game.answer(24) and not game.answer(None) and any(game.answer(a) for a in others)
+    assert (
+        game.answer(str(game.answer))
+        and not game.answer(24)
+        and not game.answer(None)
+        and any(game.answer(a) for a in others)
+    )
     assert chain.answer(int(chain.answer)) and not chain.answer(int(chain.answer) + 1)
-    import copy, pickle
-    assert type(copy.deepcopy(game.answer)) is str and pickle.loads(pickle.dumps(game.answer)) == game.answer
+    import copy
+    import pickle
+
+    assert (
+        type(copy.deepcopy(game.answer)) is str
+        and pickle.loads(pickle.dumps(game.answer)) == game.answer
+    )
 
 
 def test_another_version_of_a_family_is_not_asked():
     game = rg_problems("puzzle24", 1)[0]
     from dataclasses import replace
-    assert not rg_correct(replace(game, question="Another one?"), game.answer.replace(" ", "") + " ")
+
+    assert not rg_correct(
+        replace(game, question="Another one?"), game.answer.replace(" ", "") + " "
+    )
 
 
 def test_the_loop_grades_by_the_family_s_scorer(tmp_path):
     from rstar_nb.answers import is_equivalent
     from rstar_nb.problems import load_problems, save_problems
     from rstar_nb.search import Node, Tree, evaluate
+
     game = rg_problems("puzzle24", 1)[0]
     save_problems([game, Problem("mine", "1 + 1?", "2")], tmp_path / "p.jsonl")
     scored, mine = load_problems(tmp_path / "p.jsonl")

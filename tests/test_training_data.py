@@ -1,4 +1,5 @@
 """PRM pairs and loss, SFT selection and loss."""
+
 import math
 
 import pytest
@@ -8,34 +9,66 @@ from rstar_nb.policy import STEP_END, Policy, plain_prompt, tiny_model, train_to
 from rstar_nb.prm import PPM, fit_pairs, held_out, pair_accuracy, pairwise_loss, preference_pairs
 from rstar_nb.problems import generate, gold_program
 from rstar_nb.search import Node, Tree
-from rstar_nb.sft import code_only, encode_row, fine_tune, select_solutions, solution_loss, steps_for
+from rstar_nb.sft import (
+    code_only,
+    encode_row,
+    fine_tune,
+    select_solutions,
+    solution_loss,
+    steps_for,
+)
 
 ROWS = [dict(problem_id=p.id, question=p.question, steps=gold_program(p.id)) for p in generate(48)]
 
 
 @pytest.fixture
 def policy():
-    tokenizer = train_tokenizer([plain_prompt(r["question"]) + STEP_END.join(r["steps"]) for r in ROWS])
+    tokenizer = train_tokenizer(
+        [plain_prompt(r["question"]) + STEP_END.join(r["steps"]) for r in ROWS]
+    )
     return Policy(tiny_model(len(tokenizer)), tokenizer)
 
 
 def fork(**changes):
-    "Root with five children: Q 1, 0.5, 0 (mixed), -0.5, -1; each ends in a terminal child."
+    """Root with five children: Q 1, 0.5, 0 (mixed), -0.5, -1; each ends in a terminal child."""
     nodes = [Node(0, -1, children=[1, 2, 3, 4, 5], node_visits=20)]
-    for i, (value, right) in enumerate([(4, True), (2, True), (0, True), (-2, False), (-4, False)], 1):
+    for i, (value, right) in enumerate(
+        [(4, True), (2, True), (0, True), (-2, False), (-4, False)], 1
+    ):
         nodes.append(Node(i, 0, f"x = {i}", children=[i + 5], node_visits=4, value_sum=value))
     for i, right in enumerate([True, True, True, False, False], 6):
-        nodes.append(Node(i, i - 5, f"answer = x + {i}", node_visits=4, value_sum=4 if right else -4, correct=right, answer=i))
+        nodes.append(
+            Node(
+                i,
+                i - 5,
+                f"answer = x + {i}",
+                node_visits=4,
+                value_sum=4 if right else -4,
+                correct=right,
+                answer=i,
+            )
+        )
     return Tree("fork", "?", nodes)
 
 
 def test_step_pairs_take_the_two_best_right_and_the_two_worst_wrong():
-    pairs = [(p["better"][-1], p["worse"][-1]) for p in preference_pairs(fork()) if p["kind"] == "step"]
-    assert sorted(pairs) == [("x = 1", "x = 4"), ("x = 1", "x = 5"), ("x = 2", "x = 4"), ("x = 2", "x = 5")]
+    pairs = [
+        (p["better"][-1], p["worse"][-1]) for p in preference_pairs(fork()) if p["kind"] == "step"
+    ]
+    assert sorted(pairs) == [
+        ("x = 1", "x = 4"),
+        ("x = 1", "x = 5"),
+        ("x = 2", "x = 4"),
+        ("x = 2", "x = 5"),
+    ]
 
 
 def test_final_pairs_compare_whole_trajectories_by_average_q():
-    pairs = [(tuple(p["better"]), tuple(p["worse"])) for p in preference_pairs(fork()) if p["kind"] == "final"]
+    pairs = [
+        (tuple(p["better"]), tuple(p["worse"]))
+        for p in preference_pairs(fork())
+        if p["kind"] == "final"
+    ]
     assert len(pairs) == 4
     assert {b for b, _ in pairs} == {("x = 1", "answer = x + 6"), ("x = 2", "answer = x + 7")}
     assert {w for _, w in pairs} == {("x = 4", "answer = x + 9"), ("x = 5", "answer = x + 10")}
@@ -43,7 +76,8 @@ def test_final_pairs_compare_whole_trajectories_by_average_q():
 
 def test_no_pairs_without_both_outcomes():
     t = fork()
-    for n in t.nodes[6:]: n.correct = True
+    for n in t.nodes[6:]:
+        n.correct = True
     assert preference_pairs(t) == [] == preference_pairs(Tree("empty", "?"))
 
 
@@ -59,13 +93,24 @@ def test_ppm_starts_without_opinion_and_learns(policy):
     ppm = PPM(policy)
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:5]]
     assert ppm.score(prefixes) == [0.0] * 5
-    pairs = [dict(problem_id=r["problem_id"], question=r["question"], better=r["steps"], worse=["answer = 1"], kind="final") for r in ROWS]
+    pairs = [
+        dict(
+            problem_id=r["problem_id"],
+            question=r["question"],
+            better=r["steps"],
+            worse=["answer = 1"],
+            kind="final",
+        )
+        for r in ROWS
+    ]
     fit_pairs(ppm, pairs, steps=30, batch_size=8)
     right, n = pair_accuracy(ppm, pairs)["final"]
     assert right / n > 0.9
     assert all(-1 <= s <= 1 for s in ppm.score(prefixes))
     before = policy.model.lm_head.weight.clone()
-    assert torch.equal(before, policy.model.lm_head.weight), "the policy's own weights must stay as they were"
+    assert torch.equal(before, policy.model.lm_head.weight), (
+        "the policy's own weights must stay as they were"
+    )
 
 
 def test_scores_do_not_depend_on_the_batch(policy):
@@ -80,8 +125,13 @@ def test_sharing_a_prefix_changes_no_score(policy, reads):
     ppm = PPM(policy, reads=reads)
     torch.nn.init.normal_(ppm.head.weight, std=0.1)
     questions = [p.question for p in generate(3)]
-    prefixes = [(q, ["a = 1", step]) for q in questions for step in ("b = 2", "answer = a + 3", "x = 1\ny = 2")] + [(questions[0], ["a = 1"]), (questions[1], [])]
-    with torch.inference_mode(): alone = [ppm.scores([ppm.encode(*p)]).item() for p in prefixes]
+    prefixes = [
+        (q, ["a = 1", step])
+        for q in questions
+        for step in ("b = 2", "answer = a + 3", "x = 1\ny = 2")
+    ] + [(questions[0], ["a = 1"]), (questions[1], [])]
+    with torch.inference_mode():
+        alone = [ppm.scores([ppm.encode(*p)]).item() for p in prefixes]
     assert len(set(alone)) > 5
     assert ppm.score(prefixes) == pytest.approx(alone, abs=1e-5)
 
@@ -89,19 +139,26 @@ def test_sharing_a_prefix_changes_no_score(policy, reads):
 def test_a_likelihood_ppm_prefers_what_the_policy_finds_likely(policy):
     question, (first, *_) = generate(1)[0].question, gold_program(generate(1)[0].id)
     fine_tune(policy, [dict(question=question, steps=[first])] * 8, steps=12, batch_size=8)
-    likely, unlikely = PPM(policy, reads="likelihood").score([(question, [first]), (question, ["zebra = 7"])])
+    likely, unlikely = PPM(policy, reads="likelihood").score(
+        [(question, [first]), (question, ["zebra = 7"])]
+    )
     assert likely > unlikely
-    with pytest.raises(ValueError, match="last or likelihood"): PPM(policy, reads="mean")
+    with pytest.raises(ValueError, match="last or likelihood"):
+        PPM(policy, reads="mean")
 
 
 @pytest.mark.parametrize("reads", ["last", "likelihood"])
 def test_ppm_save_and_load(policy, tmp_path, reads):
     ppm = PPM(policy, reads=reads)
     torch.nn.init.normal_(ppm.head.weight)
-    ppm.save(tmp_path / "ppm"); policy.save(tmp_path / "policy")
+    ppm.save(tmp_path / "ppm")
+    policy.save(tmp_path / "policy")
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:3]]
-    assert PPM.load(tmp_path / "ppm").score(prefixes) == pytest.approx(ppm.score(prefixes), abs=1e-5)
-    with pytest.raises(FileNotFoundError, match="not a PPM"): PPM.load(tmp_path / "policy")
+    assert PPM.load(tmp_path / "ppm").score(prefixes) == pytest.approx(
+        ppm.score(prefixes), abs=1e-5
+    )
+    with pytest.raises(FileNotFoundError, match="not a PPM"):
+        PPM.load(tmp_path / "policy")
 
 
 def test_held_out_is_a_tenth():
@@ -119,7 +176,8 @@ def test_selection_counts_equal_code_once_and_heeds_the_ppm():
     t.nodes[2].step = "# the same with a comment\nx =  1"
     t.nodes[7].step = "answer = x + 6"
     assert [r["steps"][0] for r in select_solutions([t])] == ["x = 1", "x = 3"]
-    for n in t.nodes: n.ppm = 0.9 if n.id in (3, 8) else -0.9
+    for n in t.nodes:
+        n.ppm = 0.9 if n.id in (3, 8) else -0.9
     assert [r["steps"][0] for r in select_solutions([t], min_ppm=0.0)] == ["x = 3"]
     assert code_only(["# a\nx =  1\n"]) == "x = 1"
 
@@ -135,23 +193,28 @@ def test_solution_loss_equals_the_masked_loss_of_transformers(policy):
 
 
 def test_the_question_has_no_part_in_the_gradient_of_the_output(policy):
-    (ids, n_question), = [encode_row(policy, ROWS[0])]
+    ((ids, n_question),) = [encode_row(policy, ROWS[0])]
     loss, n = solution_loss(policy.model, [(ids, n_question)])
     assert n == len(ids) - n_question
 
 
 def test_fine_tune_is_repeatable_and_refuses_nothing_to_learn(policy):
     import copy
+
     twin = Policy(copy.deepcopy(policy.model), policy.tokenizer)
     assert fine_tune(policy, ROWS, 4, 8, seed=1) == fine_tune(twin, ROWS, 4, 8, seed=1)
-    with pytest.raises(ValueError, match="no solution was selected"): fine_tune(policy, [], 4)
+    with pytest.raises(ValueError, match="no solution was selected"):
+        fine_tune(policy, [], 4)
 
 
 def test_lora_trains_only_the_adapter(policy):
     from peft import LoraConfig
+
     before = policy.model.model.layers[0].mlp.up_proj.weight.clone()
     fine_tune(policy, ROWS, 3, 8, peft_config=LoraConfig(r=4, target_modules="all-linear"))
-    assert torch.equal(policy.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight, before)
+    assert torch.equal(
+        policy.model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight, before
+    )
     assert any(p.abs().sum() > 0 for n, p in policy.model.named_parameters() if "lora_B" in n)
 
 

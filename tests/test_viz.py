@@ -1,22 +1,47 @@
-"Static pictures of trees: layout promises, what is shown, hostile text."
-import base64, json, random, re
+"""Static pictures of trees: layout promises, what is shown, hostile text."""
+
+import base64
+import json
+import random
+import re
 from pathlib import Path
+
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from rstar_nb.search import Node, Tree, add_children, backup
-from rstar_nb.viz import best_end, children_of, path_to, show_tree, show_trees, step_label, tidy_layout, tree_text, visible_nodes
+from rstar_nb.viz import (
+    best_end,
+    children_of,
+    path_to,
+    show_tree,
+    show_trees,
+    step_label,
+    tidy_layout,
+    tree_text,
+    visible_nodes,
+)
 
 
 def random_tree(n, seed=0, widest=6):
     rng, t = random.Random(seed), Tree("random", "any question")
     while len(t.nodes) < n:
         leaf = rng.choice([x.id for x in t.nodes if x.children is None])
-        add_children(t, leaf, [f"# step {rng.randrange(100)} of {rng.randrange(10**6)}\nx = {rng.random():.2f}" for _ in range(rng.randrange(1, widest))])
+        add_children(
+            t,
+            leaf,
+            [
+                f"# step {rng.randrange(100)} of {rng.randrange(10**6)}\nx = {rng.random():.2f}"
+                for _ in range(rng.randrange(1, widest))
+            ],
+        )
     for n in t.nodes[1:]:
-        if n.children is None and rng.random() < .3:
-            n.step, n.answer, n.correct = "answer = 12", 12, rng.random() < .3
-            backup(t, n.id, 1. if n.correct else -1.)
-        elif n.children is None and rng.random() < .2: n.status, n.error = "error", "NameError: name 'y' is not defined"
+        if n.children is None and rng.random() < 0.3:
+            n.step, n.answer, n.correct = "answer = 12", 12, rng.random() < 0.3
+            backup(t, n.id, 1.0 if n.correct else -1.0)
+        elif n.children is None and rng.random() < 0.2:
+            n.status, n.error = "error", "NameError: name 'y' is not defined"
     return t
 
 
@@ -35,7 +60,8 @@ def test_layout_promises(n, seed):
             assert all(place[c][0] == x + 1 for c in kids)
             rows = [place[c][1] for c in kids]
             assert rows == sorted(rows)
-        else: taken.setdefault(x + 1, []).append(y)
+        else:
+            taken.setdefault(x + 1, []).append(y)
     for rows in taken.values():
         rows.sort()
         assert all(b - a > 1 - 1e-6 for a, b in zip(rows, rows[1:]))
@@ -44,17 +70,28 @@ def test_layout_promises(n, seed):
 
 def test_deep_chain_needs_no_recursion():
     t = Tree("chain", "q")
-    for i in range(3000): add_children(t, i, ["x = 1"])
+    for i in range(3000):
+        add_children(t, i, ["x = 1"])
     assert tidy_layout(t)[3000] == (3000, 0.0)
 
 
 def texts_overlap(picture):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(picture.figure)
     canvas.draw()
-    boxes = [(a.get_text(), a.get_window_extent(canvas.get_renderer())) for ax in picture.figure.axes for a in ax.texts if a.get_text().strip()]
-    return [(s, r) for k, (s, x) in enumerate(boxes) for r, y in boxes[k + 1:]
-            if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1]
+    boxes = [
+        (a.get_text(), a.get_window_extent(canvas.get_renderer()))
+        for ax in picture.figure.axes
+        for a in ax.texts
+        if a.get_text().strip()
+    ]
+    return [
+        (s, r)
+        for k, (s, x) in enumerate(boxes)
+        for r, y in boxes[k + 1 :]
+        if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1
+    ]
 
 
 @pytest.mark.parametrize("n", [5, 40, 500])
@@ -64,7 +101,8 @@ def test_no_text_overlaps(n):
 
 def test_no_text_overlaps_with_wide_letters_and_long_words():
     t = Tree("wide", "q")
-    for node in range(3): add_children(t, node, ["# " + "W" * 60, "W" * 10_000, "# " + "mmm " * 50])
+    for node in range(3):
+        add_children(t, node, ["# " + "W" * 60, "W" * 10_000, "# " + "mmm " * 50])
     assert texts_overlap(show_tree(t)) == []
 
 
@@ -79,20 +117,36 @@ def test_large_tree_keeps_the_path_and_its_ancestors():
 def test_best_end_prefers_correct_then_q():
     t = Tree("b", "q")
     a, b, c, d = add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3", "answer = 4"])
-    for i, (correct, value) in zip((a, b, c, d), [(False, 1.), (True, .2), (True, .6), (None, .9)]):
+    for i, (correct, value) in zip(
+        (a, b, c, d), [(False, 1.0), (True, 0.2), (True, 0.6), (None, 0.9)]
+    ):
         t.nodes[i].answer, t.nodes[i].correct = i, correct
         backup(t, i, value)
     assert best_end(t) == c
     assert best_end(Tree("n", "q")) is None
 
 
-HOSTILE = ["<script>alert(1)</script>", "]]></svg><script>x</script>", "$\\frac{$", "🙂🙂\x00\x1b[31m\t", "x" * 10_000, "# " + "é" * 300, "", "\n\n", "#", "<!-- ", "\ud800"]
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "]]></svg><script>x</script>",
+    "$\\frac{$",
+    "🙂🙂\x00\x1b[31m\t",
+    "x" * 10_000,
+    "# " + "é" * 300,
+    "",
+    "\n\n",
+    "#",
+    "<!-- ",
+    "\ud800",
+]
 
 
 def hostile_tree():
     t = Tree("<b>id</b>", " ".join(HOSTILE))
-    for i in add_children(t, 0, HOSTILE): t.nodes[i].status, t.nodes[i].error = "error", HOSTILE[i % len(HOSTILE)]
-    for i in add_children(t, 1, [f"answer = '{h}'" for h in HOSTILE]): t.nodes[i].answer = HOSTILE[i % len(HOSTILE)]
+    for i in add_children(t, 0, HOSTILE):
+        t.nodes[i].status, t.nodes[i].error = "error", HOSTILE[i % len(HOSTILE)]
+    for i in add_children(t, 1, [f"answer = '{h}'" for h in HOSTILE]):
+        t.nodes[i].answer = HOSTILE[i % len(HOSTILE)]
     return t
 
 
@@ -102,6 +156,7 @@ def test_hostile_text_is_drawn_and_escaped():
     assert "<script" not in svg and "<!-- &" not in svg and "\x00" not in svg
     assert picture.png()[:8] == b"\x89PNG\r\n\x1a\n"
     from xml.etree import ElementTree
+
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert all(len(line) < 400 for line in picture.text.split("\n")[1:])
 
@@ -112,10 +167,22 @@ def test_label_is_short():
     assert step_label("#\nx = 1") == "# x = 1"
 
 
-@pytest.mark.parametrize("tree", [Tree("e", "q", nodes=[]), Tree("one", "q"), Tree("lost", "q", nodes=[Node(0, -1, children=[1, 7]), Node(1, 0, "x = 1", children=[0, 1])])])
+@pytest.mark.parametrize(
+    "tree",
+    [
+        Tree("e", "q", nodes=[]),
+        Tree("one", "q"),
+        Tree(
+            "lost", "q", nodes=[Node(0, -1, children=[1, 7]), Node(1, 0, "x = 1", children=[0, 1])]
+        ),
+    ],
+)
 def test_odd_trees(tree):
     data, meta = show_tree(tree)._repr_mimebundle_()
-    assert set(data) == {"image/png", "image/svg+xml", "text/plain"} and meta["image/png"]["width"] > 100
+    assert (
+        set(data) == {"image/png", "image/svg+xml", "text/plain"}
+        and meta["image/png"]["width"] > 100
+    )
 
 
 def test_pictures_are_deterministic():
@@ -139,60 +206,103 @@ def test_save(tmp_path):
     for kind in ("png", "svg", "txt"):
         show_tree(random_tree(9)).save(tmp_path / f"t.{kind}")
         assert (tmp_path / f"t.{kind}").stat().st_size > 50
-    with pytest.raises(KeyError): show_tree(random_tree(9)).save(tmp_path / "t.pdf")
+    with pytest.raises(KeyError):
+        show_tree(random_tree(9)).save(tmp_path / "t.pdf")
 
 
 def a_round(k, correct, n=100, **more):
     counts = dict(n=n, correct=correct, by_level={"1": [correct, n], "10": [0, 0]})
-    return dict(dict(round=k, policy=counts, search=counts if k else None, coverage=counts if k else None, tokens=dict(greedy=1000), seconds=dict(search=60., sft=30.)), **more)
+    return dict(
+        dict(
+            round=k,
+            policy=counts,
+            search=counts if k else None,
+            coverage=counts if k else None,
+            tokens=dict(greedy=1000),
+            seconds=dict(search=60.0, sft=30.0),
+        ),
+        **more,
+    )
 
 
 def test_curve_shows_what_was_measured():
     from rstar_nb.rounds import accuracy_points, plot_rounds
+
     record = [a_round(0, 40), a_round(1, 60)]
-    assert accuracy_points(record, "policy") == [(0, 40.0, pytest.approx(30.94, abs=.01), pytest.approx(49.80, abs=.01), 100), (1, 60.0, pytest.approx(50.20, abs=.01), pytest.approx(69.06, abs=.01), 100)]
+    assert accuracy_points(record, "policy") == [
+        (0, 40.0, pytest.approx(30.94, abs=0.01), pytest.approx(49.80, abs=0.01), 100),
+        (1, 60.0, pytest.approx(50.20, abs=0.01), pytest.approx(69.06, abs=0.01), 100),
+    ]
     assert [p[0] for p in accuracy_points(record, "search")] == [1]
     picture = plot_rounds(record)
-    assert str(picture).count("\n") == 2 and "paper" in picture.svg() and "paper" not in plot_rounds(record, reference=False).svg()
+    assert (
+        str(picture).count("\n") == 2
+        and "paper" in picture.svg()
+        and "paper" not in plot_rounds(record, reference=False).svg()
+    )
 
 
 def test_levels_and_costs():
     from rstar_nb.rounds import level_grid, plot_costs, plot_coverage, tokens_of
+
     record = [a_round(0, 40), a_round(2, 60, search_tokens=5000), a_round(1, 50)]
     rounds, levels, cells = level_grid(record)
     assert (rounds, levels, cells["1", 2]) == ([1, 2], ["1", "10"], (60, 100))
-    assert "round 2 60 %" in str(plot_coverage(record)) and str(plot_coverage([])) == "nothing was measured by level"
+    assert (
+        "round 2 60 %" in str(plot_coverage(record))
+        and str(plot_coverage([])) == "nothing was measured by level"
+    )
     assert tokens_of(record[1]) == dict(greedy=1000, search=5000)
-    assert "round 2: 6.0 thousand tokens" in str(plot_costs(record)) and "round 0: 1.5 minutes" in str(plot_costs(record))
+    assert "round 2: 6.0 thousand tokens" in str(
+        plot_costs(record)
+    ) and "round 0: 1.5 minutes" in str(plot_costs(record))
 
 
-@pytest.mark.parametrize("record", [[], [a_round(0, 0, 0)], [dict(round=7, policy=None, search=None, coverage=None)]])
+@pytest.mark.parametrize(
+    "record", [[], [a_round(0, 0, 0)], [dict(round=7, policy=None, search=None, coverage=None)]]
+)
 def test_short_records_draw(record):
     from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds
-    for plot in (plot_rounds, plot_coverage, plot_costs): assert plot(record)._repr_mimebundle_()
+
+    for plot in (plot_rounds, plot_coverage, plot_costs):
+        assert plot(record)._repr_mimebundle_()
 
 
 # -- one problem in two rounds ----------------------------------------------------------------------------------------
 
+
 class Fixed:
-    "Proposes these whole programs; its scores are a digit of the last step."
-    def __init__(self, texts): self.texts = texts
+    """Proposes these whole programs; its scores are a digit of the last step."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
     def propose(self, prefixes, k, seeds, temperature=1.0):
         from rstar_nb.policy import Candidate
-        return [[Candidate(t, -.1 * i - .1, (1, 2, 3), True) for i, t in enumerate(self.texts[:k])] for _ in prefixes]
-    def score(self, prefixes): return [int(steps[-1][-1]) / 10 for _, steps in prefixes]
+
+        return [
+            [Candidate(t, -0.1 * i - 0.1, (1, 2, 3), True) for i, t in enumerate(self.texts[:k])]
+            for _ in prefixes
+        ]
+
+    def score(self, prefixes):
+        return [int(steps[-1][-1]) / 10 for _, steps in prefixes]
 
 
-TEXTS = {1: ["answer = 'no'  # 3", "answer = 1  # 2"], 2: ["answer = 'no'  # 1", "answer = {right}  # 9", "answer = 1 / 0  # 5"]}
+TEXTS = {
+    1: ["answer = 'no'  # 3", "answer = 1  # 2"],
+    2: ["answer = 'no'  # 1", "answer = {right}  # 9", "answer = 1 / 0  # 5"],
+}
 
 
 def run_with_models(path):
-    "A run folder with evaluated rounds 1 and 2; what would be models are the texts above."
+    """A run folder with evaluated rounds 1 and 2; what would be models are the texts above."""
     from rstar_nb.evaluation import evaluate_search
     from rstar_nb.executor import Executor
     from rstar_nb.policy import derive_seed
     from rstar_nb.problems import generate
     from rstar_nb.store import publish, write_lines
+
     problems = generate(6, "test")
     settings = dict(seed=0, eval_rollouts=3, eval_candidates=3, max_depth=4, workers=1, rounds=2)
     path.mkdir()
@@ -200,53 +310,113 @@ def run_with_models(path):
     with Executor(workers=1) as executor:
         for k in (1, 2):
             (path / f"round_{k}").mkdir()
-            for name in ("policy", "ppm"): publish(path / f"round_{k}" / name, lambda f: (f / "texts.json").write_text(json.dumps(TEXTS[k])))
+            for name in ("policy", "ppm"):
+                publish(
+                    path / f"round_{k}" / name,
+                    lambda f: (f / "texts.json").write_text(json.dumps(TEXTS[k])),
+                )
             rows = []
-            for p in problems: rows += evaluate_search(fixed(path / f"round_{k}" / "policy", p), Fixed([]), executor, [p], 3, 3, 4, derive_seed(0, "evaluate", k))[0]
-            write_lines(path / f"round_{k}" / "eval.jsonl", [dict(r, split="test") for r in rows] + [dict(rows[0], strategy="greedy", split="test")])
+            for p in problems:
+                rows += evaluate_search(
+                    fixed(path / f"round_{k}" / "policy", p),
+                    Fixed([]),
+                    executor,
+                    [p],
+                    3,
+                    3,
+                    4,
+                    derive_seed(0, "evaluate", k),
+                )[0]
+            write_lines(
+                path / f"round_{k}" / "eval.jsonl",
+                [dict(r, split="test") for r in rows]
+                + [dict(rows[0], strategy="greedy", split="test")],
+            )
     return path, problems
 
 
-def fixed(folder, problem): return Fixed([t.replace("{right}", problem.answer) for t in json.loads((folder / "texts.json").read_text())])
+def fixed(folder, problem):
+    return Fixed(
+        [
+            t.replace("{right}", problem.answer)
+            for t in json.loads((folder / "texts.json").read_text())
+        ]
+    )
 
 
 def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
-    from rstar_nb.rounds import read_two_rounds, rounds_with_models, show_two_rounds, two_rounds, write_two_rounds
+    from rstar_nb.rounds import (
+        read_two_rounds,
+        rounds_with_models,
+        show_two_rounds,
+        two_rounds,
+        write_two_rounds,
+    )
     from rstar_nb.search import likely_weight, vote
+
     run, problems = run_with_models(tmp_path / "run")
     assert rounds_with_models(run) == [1, 2]
     p = problems[3]
     found = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
-    assert found["problem"] == p.id and p.level == 4 and found["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
-    for k, t in found["trees"].items(): assert (vote(t, likely_weight), t.tokens) == (found["recorded"][k]["answer"], found["recorded"][k]["tokens"])
-    assert [[n.correct for n in t.nodes[1:]] for t in found["trees"].values()] == [[False, False], [False, True, None]]
+    assert (
+        found["problem"] == p.id
+        and p.level == 4
+        and found["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
+    )
+    for k, t in found["trees"].items():
+        assert (vote(t, likely_weight), t.tokens) == (
+            found["recorded"][k]["answer"],
+            found["recorded"][k]["tokens"],
+        )
+    assert [[n.correct for n in t.nodes[1:]] for t in found["trees"].values()] == [
+        [False, False],
+        [False, True, None],
+    ]
     write_two_rounds(run, found)
     assert read_two_rounds(run) == found
-    assert "Round 1: 0 of 2 rollouts right, answer no, which is wrong" in str(show_two_rounds(found)) and "Round 2: 1 of 2" in str(show_two_rounds(found))
+    assert "Round 1: 0 of 2 rollouts right, answer no, which is wrong" in str(
+        show_two_rounds(found)
+    ) and "Round 2: 1 of 2" in str(show_two_rounds(found))
 
 
 def test_two_rounds_say_what_is_missing(tmp_path):
     from rstar_nb.rounds import read_two_rounds, two_rounds
+
     run, problems = run_with_models(tmp_path / "run")
-    with pytest.raises(LookupError, match="choose from 1, 2"): two_rounds(run, rounds=(1, 3))
+    with pytest.raises(LookupError, match="choose from 1, 2"):
+        two_rounds(run, rounds=(1, 3))
     (run / "round_2" / "policy" / "texts.json").write_text("damaged")
-    with pytest.raises(LookupError, match="1 rounds there"): two_rounds(run)
-    with pytest.raises(OSError): read_two_rounds(run)
+    with pytest.raises(LookupError, match="1 rounds there"):
+        two_rounds(run)
+    with pytest.raises(OSError):
+        read_two_rounds(run)
     (run / "two_rounds.json").write_text('{"trees": 3}')
-    with pytest.raises(ValueError, match="make it again"): read_two_rounds(run)
+    with pytest.raises(ValueError, match="make it again"):
+        read_two_rounds(run)
 
 
 def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monkeypatch):
     import rstar_nb.report as report
+
     run, problems = run_with_models(tmp_path / "run")
     assert "could not be grown" in report.write_report(run).read_text()  # its models are no models
     grown = []
-    def grow(folder): grown.append(folder); return report_two_rounds(folder, load_policy=lambda f: fixed(f, problems[3]), load_ppm=lambda f: Fixed([]))
+
+    def grow(folder):
+        grown.append(folder)
+        return report_two_rounds(
+            folder, load_policy=lambda f: fixed(f, problems[3]), load_ppm=lambda f: Fixed([])
+        )
+
     report_two_rounds = report.two_rounds
     monkeypatch.setattr(report, "two_rounds", grow)
     for _ in range(2):
         page = report.write_report(run).read_text()
-        assert "One held-out problem, two rounds" in page and "only round 2 6," in page and page.count("data-tree=") >= 2
+        assert (
+            "One held-out problem, two rounds" in page
+            and "only round 2 6," in page
+            and page.count("data-tree=") >= 2
+        )
     assert grown == [run] and "another version" not in page  # the second report read the file
     found = json.loads((run / "two_rounds.json").read_text())
     found["recorded"]["1"]["tokens"] += 1
@@ -256,43 +426,80 @@ def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monk
 
 def test_nothing_is_drawn_beyond_the_picture():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     t = Tree("long", "q")
-    for i, a in zip(add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3"]), (1975.75, "W" * 30, 749.4000000000001)): t.nodes[i].answer, t.nodes[i].correct = a, True
-    for picture in (show_tree(t), show_trees([t, t], over="the question " * 30), show_tree(random_tree(60, 4))):
+    for i, a in zip(
+        add_children(t, 0, ["answer = 1", "answer = 2", "answer = 3"]),
+        (1975.75, "W" * 30, 749.4000000000001),
+    ):
+        t.nodes[i].answer, t.nodes[i].correct = a, True
+    for picture in (
+        show_tree(t),
+        show_trees([t, t], over="the question " * 30),
+        show_tree(random_tree(60, 4)),
+    ):
         canvas = FigureCanvasAgg(picture.figure)
         canvas.draw()
         width, height = picture.figure.bbox.width, picture.figure.bbox.height
-        boxes = [a.get_window_extent(canvas.get_renderer()) for ax in picture.figure.axes for a in ax.texts if a.get_text().strip()] + [a.get_window_extent(canvas.get_renderer()) for a in picture.figure.texts if a.get_text()]
-        assert all(b.x0 >= -1 and b.x1 <= width + 1 and b.y0 >= -1 and b.y1 <= height + 1 for b in boxes)
+        boxes = [
+            a.get_window_extent(canvas.get_renderer())
+            for ax in picture.figure.axes
+            for a in ax.texts
+            if a.get_text().strip()
+        ] + [
+            a.get_window_extent(canvas.get_renderer()) for a in picture.figure.texts if a.get_text()
+        ]
+        assert all(
+            b.x0 >= -1 and b.x1 <= width + 1 and b.y0 >= -1 and b.y1 <= height + 1 for b in boxes
+        )
     assert "= 749.4 ✓" in show_tree(t).svg() and "749.4000000000001" not in str(show_tree(t))
 
 
 # -- what a saved notebook shows where nothing runs -------------------------------------------------------------------
 
 NBS = Path(__file__).parent.parent / "nbs"
-DRAWS = re.compile(r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|show_arms|plot_\w+|TreeWidget|Playground|Dashboard|Picture|run_picture)\(")
+DRAWS = re.compile(
+    r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|show_arms|plot_\w+|TreeWidget|Playground|Dashboard|Picture|run_picture)\("
+)
 
 
-def code_cells(path): return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-def joined(x): return "".join(x) if isinstance(x, list) else x
+def code_cells(path):
+    return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+
+
+def joined(x):
+    return "".join(x) if isinstance(x, list) else x
 
 
 def says_something(text) -> bool:
-    "Is it more than the name of a class and an address?"
-    return len(text.strip()) > 20 and not re.fullmatch(r"<?[\w.]+(\(.*\)| object.*>| at 0x.*>)?", text.strip(), re.S)
+    """Is it more than the name of a class and an address?"""
+    return len(text.strip()) > 20 and not re.fullmatch(
+        r"<?[\w.]+(\(.*\)| object.*>| at 0x.*>)?", text.strip(), re.S
+    )
 
 
 def without_kernel(outputs) -> list:
-    "Complaints about outputs that show nothing where nothing runs: on GitHub, in nbconvert, at the first, untrusted opening."
+    """Complaints about outputs that show nothing where nothing runs: on GitHub, in nbconvert, at the first, untrusted opening."""
     found = []
     for o in outputs:
         data = o.get("data", {})
-        active = [k for k in data if k == "text/html" or k == "image/svg+xml" or k.startswith("application/")]
-        if active and "image/png" not in data and not says_something(joined(data.get("text/plain", ""))): found.append(f"{', '.join(active)} without a picture or a text")
-        if "application/vnd.jupyter.widget-view+json" in data: found.append("a live view, which is an error message without its kernel")
+        active = [
+            k
+            for k in data
+            if k == "text/html" or k == "image/svg+xml" or k.startswith("application/")
+        ]
+        if (
+            active
+            and "image/png" not in data
+            and not says_something(joined(data.get("text/plain", "")))
+        ):
+            found.append(f"{', '.join(active)} without a picture or a text")
+        if "application/vnd.jupyter.widget-view+json" in data:
+            found.append("a live view, which is an error message without its kernel")
         if "image/png" in data:
             head = base64.b64decode(joined(data["image/png"]))[:24]
-            if head[:8] != b"\x89PNG\r\n\x1a\n" or int.from_bytes(head[16:20], "big") < 100: found.append("a PNG that is none, or a tiny one")
+            if head[:8] != b"\x89PNG\r\n\x1a\n" or int.from_bytes(head[16:20], "big") < 100:
+                found.append("a PNG that is none, or a tiny one")
     return found
 
 
@@ -302,29 +509,57 @@ def test_saved_outputs_show_something_without_a_kernel(path):
 
 
 def cells_that_draw(path):
-    "(cell, the line that draws) of each cell whose value is a picture or that draws with pyplot."
+    """(cell, the line that draws) of each cell whose value is a picture or that draws with pyplot."""
     for c in code_cells(path):
-        lines = [l for l in joined(c["source"]).split("\n") if l.strip() and not l.startswith((" ", ")"))]
-        if not lines or "#| slow" in lines[0] or "#| gpu" in lines[0]: continue
+        lines = [
+            l for l in joined(c["source"]).split("\n") if l.strip() and not l.startswith((" ", ")"))
+        ]
+        if not lines or "#| slow" in lines[0] or "#| gpu" in lines[0]:
+            continue
         named = {m[1]: m[2] for m in map(re.compile(r"(\w+) = (.+)").match, lines) if m}
         last = named.get(lines[-1].strip(), lines[-1])
-        if DRAWS.match(last) and "=" not in lines[-1].split("(")[0]: yield c, lines[-1]
-        elif found := [l for l in lines if re.search(r"\bplt\.(subplots|figure|plot|bar)\(", l) and not l.startswith("def ")]: yield c, found[0]
+        if DRAWS.match(last) and "=" not in lines[-1].split("(")[0]:
+            yield c, lines[-1]
+        elif found := [
+            l
+            for l in lines
+            if re.search(r"\bplt\.(subplots|figure|plot|bar)\(", l) and not l.startswith("def ")
+        ]:
+            yield c, found[0]
 
 
 @pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda p: p.stem)
 def test_cells_that_draw_hold_a_png(path):
-    assert [line for c, line in cells_that_draw(path) if not any("image/png" in o.get("data", {}) for o in c["outputs"])] == []
+    assert [
+        line
+        for c, line in cells_that_draw(path)
+        if not any("image/png" in o.get("data", {}) for o in c["outputs"])
+    ] == []
 
 
 def test_the_cells_that_draw_are_found():
-    assert len(list(cells_that_draw(NBS / "07_trees.ipynb"))) >= 6 and len(list(cells_that_draw(NBS / "05_ucb.ipynb"))) >= 3
+    assert (
+        len(list(cells_that_draw(NBS / "07_trees.ipynb"))) >= 6
+        and len(list(cells_that_draw(NBS / "05_ucb.ipynb"))) >= 3
+    )
 
 
 def test_the_check_of_saved_outputs_can_fail():
     png = show_tree(Tree("one", "q"))._repr_mimebundle_()[0]["image/png"]
-    assert without_kernel([dict(data={"text/html": "<b>x</b>", "text/plain": "<IPython.core.display.HTML object>"})])
-    assert without_kernel([dict(data={"application/javascript": "1", "text/plain": ["HBox(children=(1, 2))"]})])
-    assert without_kernel([dict(data={"application/vnd.jupyter.widget-view+json": {}, "image/png": png})])
+    assert without_kernel(
+        [dict(data={"text/html": "<b>x</b>", "text/plain": "<IPython.core.display.HTML object>"})]
+    )
+    assert without_kernel(
+        [dict(data={"application/javascript": "1", "text/plain": ["HBox(children=(1, 2))"]})]
+    )
+    assert without_kernel(
+        [dict(data={"application/vnd.jupyter.widget-view+json": {}, "image/png": png})]
+    )
     assert without_kernel([dict(data={"image/png": base64.b64encode(b"GIF89a").decode()})])
-    assert not without_kernel([dict(data={"text/html": "<table>", "text/plain": "   model  memory\n0  llama  12.5"}), dict(data={"image/png": png, "image/svg+xml": "<svg/>"}), dict(text="plain")])
+    assert not without_kernel(
+        [
+            dict(data={"text/html": "<table>", "text/plain": "   model  memory\n0  llama  12.5"}),
+            dict(data={"image/png": png, "image/svg+xml": "<svg/>"}),
+            dict(text="plain"),
+        ]
+    )

@@ -7,6 +7,7 @@ problems, with the run's last policy and PPM, and prints tokens/s, rollouts/s an
 models' forward passes and in the executor; then it drives the tree with a policy and an executor that answer at
 once. One JSON object is the last line; --record FILE keeps it.
 """
+
 import argparse
 import json
 import math
@@ -27,77 +28,149 @@ from rstar_nb.store import machine, read_lines, write_text
 
 @contextmanager
 def forward_clock(*models):
-    "Seconds inside the models' forward passes, as a list of one number."
+    """Seconds inside the models' forward passes, as a list of one number."""
     spent, began, hooks = [0.0], {}, []
     for model in models:
-        hooks.append(model.register_forward_pre_hook(lambda m, *_: began.__setitem__(id(m), time.perf_counter())))
-        hooks.append(model.register_forward_hook(lambda m, *_: spent.__setitem__(0, spent[0] + time.perf_counter() - began.pop(id(m)))))
-    try: yield spent
+        hooks.append(
+            model.register_forward_pre_hook(
+                lambda m, *_: began.__setitem__(id(m), time.perf_counter())
+            )
+        )
+        hooks.append(
+            model.register_forward_hook(
+                lambda m, *_: spent.__setitem__(
+                    0, spent[0] + time.perf_counter() - began.pop(id(m))
+                )
+            )
+        )
+    try:
+        yield spent
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def measured(run, search_problems):
-    "Seconds, shares and speeds of `search_problems(policy, ppm, executor, settings, round)`, which returns trees, with the run's last models."
+    """Seconds, shares and speeds of `search_problems(policy, ppm, executor, settings, round)`, which returns trees, with the run's last models."""
     settings = load_settings(run)
     last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
-    policy, ppm = Policy.load(run / f"round_{last}" / "policy"), PPM.load(run / f"round_{last}" / "ppm") if last else None
+    policy, ppm = (
+        Policy.load(run / f"round_{last}" / "policy"),
+        PPM.load(run / f"round_{last}" / "ppm") if last else None,
+    )
     policy.top_k = settings.top_k
     # The policy calls the whole model, or its transformer and head when a program is read again; so does the PPM.
     models = [m.model for m in (policy, *([ppm.policy] if ppm else []))]
-    with run_executor(run) as executor, forward_clock(*(part for m in models for part in (m.get_decoder(), m.get_output_embeddings()))) as inside:
+    with (
+        run_executor(run) as executor,
+        forward_clock(
+            *(part for m in models for part in (m.get_decoder(), m.get_output_embeddings()))
+        ) as inside,
+    ):
         executor, start = Timed(executor), time.perf_counter()
         trees = search_problems(policy, ppm, executor, settings, last)
         seconds = time.perf_counter() - start
-    return dict(problems=len(trees), seconds=round(seconds, 2), share_in_models=round(inside[0] / seconds, 3), share_in_executor=round(executor.seconds / seconds, 3), tokens_per_second=round(policy.generated_tokens / seconds),
-                rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1), nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds))
+    return dict(
+        problems=len(trees),
+        seconds=round(seconds, 2),
+        share_in_models=round(inside[0] / seconds, 3),
+        share_in_executor=round(executor.seconds / seconds, 3),
+        tokens_per_second=round(policy.generated_tokens / seconds),
+        rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1),
+        nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds),
+    )
 
 
 def grown(policy, ppm, executor, settings, round):
-    "A tree for each of 200 problems."
+    """A tree for each of 200 problems."""
     problems = generate(200, "train", seed=987)
-    return search([Tree(p.id, p.question) for p in problems], policy, executor, settings.of("rollouts", round), settings.of("candidates", round), references={p.id: p.answer for p in problems}, ppm=ppm, temperature=settings.temperature)
+    return search(
+        [Tree(p.id, p.question) for p in problems],
+        policy,
+        executor,
+        settings.of("rollouts", round),
+        settings.of("candidates", round),
+        references={p.id: p.answer for p in problems},
+        ppm=ppm,
+        temperature=settings.temperature,
+    )
 
 
 def wave(policy, ppm, executor, settings, round):
-    "What a round does with one wave of problems: greedy programs, changes of one token, trees for some."
+    """What a round does with one wave of problems: greedy programs, changes of one token, trees for some."""
     problems = generate(settings.wave, "train", seed=987)
-    limits = [math.ceil(settings.of(name, round) * len(problems) / settings.of("problems", round)) for name in ("trees", "solved_trees")]
-    return search_wave(Run("nowhere", settings, executor, quiet=True), round, problems, policy, ppm, limits)[0]
+    limits = [
+        math.ceil(settings.of(name, round) * len(problems) / settings.of("problems", round))
+        for name in ("trees", "solved_trees")
+    ]
+    return search_wave(
+        Run("nowhere", settings, executor, quiet=True), round, problems, policy, ppm, limits
+    )[0]
 
 
 class Timed:
-    "An executor that counts the seconds spent waiting for it."
-    def __init__(self, executor): self.executor, self.seconds = executor, 0.0
+    """An executor that counts the seconds spent waiting for it."""
+
+    def __init__(self, executor):
+        self.executor, self.seconds = executor, 0.0
+
     def run(self, programs):
         start = time.perf_counter()
-        try: return self.executor.run(programs)
-        finally: self.seconds += time.perf_counter() - start
+        try:
+            return self.executor.run(programs)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 class InstantPolicy:
-    "Proposes steps with different texts at once; they are made before the clock runs."
-    def __init__(self, k): self.steps = [Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)]
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False): return [self.steps[:k] for _ in prefixes]
+    """Proposes steps with different texts at once; they are made before the clock runs."""
+
+    def __init__(self, k):
+        self.steps = [Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)]
+
+    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
+        return [self.steps[:k] for _ in prefixes]
 
 
 class InstantExecutor:
-    class _Ok: status, answer, error = "ok", None, None
-    def run(self, programs): return [self._Ok] * len(programs)
+    class _Ok:
+        status, answer, error = "ok", None, None
+
+    def run(self, programs):
+        return [self._Ok] * len(programs)
 
 
-class Enough(Exception): "The tree has as many nodes as were asked for."
+class Enough(Exception):
+    """The tree has as many nodes as were asked for."""
 
 
 def engine_speed(nodes, candidates=5, depth=16, seconds=2):
-    "Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while."
+    """Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while."""
+
     def stop(tree):
-        if len(tree.nodes) >= nodes: raise Enough
-    policy, executor, speeds, start = InstantPolicy(candidates), InstantExecutor(), [], time.perf_counter()
+        if len(tree.nodes) >= nodes:
+            raise Enough
+
+    policy, executor, speeds, start = (
+        InstantPolicy(candidates),
+        InstantExecutor(),
+        [],
+        time.perf_counter(),
+    )
     while not speeds or time.perf_counter() - start < seconds:
         began, tree = time.perf_counter(), Tree("engine", "nothing")
-        try: search([tree], policy, executor, rollouts=nodes, candidates=candidates, max_depth=depth, on_rollout=stop)
-        except Enough: pass
+        try:
+            search(
+                [tree],
+                policy,
+                executor,
+                rollouts=nodes,
+                candidates=candidates,
+                max_depth=depth,
+                on_rollout=stop,
+            )
+        except Enough:
+            pass
         speeds.append(len(tree.nodes) / (time.perf_counter() - began))
     return round(statistics.median(speeds))
 
@@ -105,18 +178,33 @@ def engine_speed(nodes, candidates=5, depth=16, seconds=2):
 def main(run, keep=None):
     metrics, phases = read_lines(run / "metrics.jsonl"), {}
     for m in metrics:
-        for phase, seconds in m["seconds"].items(): phases[phase] = round(phases.get(phase, 0) + seconds, 2)
+        for phase, seconds in m["seconds"].items():
+            phases[phase] = round(phases.get(phase, 0) + seconds, 2)
     total = sum(phases.values())
-    for phase, seconds in sorted(phases.items(), key=lambda x: -x[1]): print(f"{phase:<10} {seconds:8.1f} s  {100 * seconds / total:5.1f} %")
-    result = dict(phases=phases, trees=measured(run, grown), wave=measured(run, wave), engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)}, seed=load_settings(run).seed, machine=machine())
-    if keep: write_text(keep, json.dumps(result, indent=1) + "\n")
+    for phase, seconds in sorted(phases.items(), key=lambda x: -x[1]):
+        print(f"{phase:<10} {seconds:8.1f} s  {100 * seconds / total:5.1f} %")
+    result = dict(
+        phases=phases,
+        trees=measured(run, grown),
+        wave=measured(run, wave),
+        engine={str(n): engine_speed(n) for n in (100, 10_000, 100_000)},
+        seed=load_settings(run).seed,
+        machine=machine(),
+    )
+    if keep:
+        write_text(keep, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="a finished run folder, e.g. runs/default")
     parser.add_argument("--record", type=Path, help="file for the result")
     args = parser.parse_args()
-    if not (args.run / "metrics.jsonl").exists(): sys.exit(f"{args.run}: no metrics.jsonl there; give a finished run folder, e.g. runs/default")
+    if not (args.run / "metrics.jsonl").exists():
+        sys.exit(
+            f"{args.run}: no metrics.jsonl there; give a finished run folder, e.g. runs/default"
+        )
     main(args.run, args.record)

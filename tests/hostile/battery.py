@@ -4,12 +4,18 @@ A hostile program that gets what it wants says BREACH in `answer`; what it does 
 outside. `{dir}` is a folder with a secret in it, `{host}` the process id of the host, `{tcp}` `{udp}` ports and `{unix}` an
 abstract socket that listen there. Signals are 0 and paths are inside `{dir}`, so that a program that gets through does no damage.
 """
+
 import re
 
-def _split(text):
-    return {name.strip(): body.strip('\n') for name, body in re.findall(r'^### (.+)\n((?:(?!### ).*\n)*)', text, re.M)}
 
-TIME = _split('''
+def _split(text):
+    return {
+        name.strip(): body.strip("\n")
+        for name, body in re.findall(r"^### (.+)\n((?:(?!### ).*\n)*)", text, re.M)
+    }
+
+
+TIME = _split("""
 ### loop
 while True: pass
 ### catches everything
@@ -104,8 +110,8 @@ answer = str(Decimal(2).sqrt())[:5]
 from fractions import Fraction
 x = Fraction(1, 3)
 while True: x = x * x + 1
-''')
-TIME_ENDS = _split('''
+""")
+TIME_ENDS = _split("""
 ### recursion
 def f(n): return f(n + 1)
 f(0)
@@ -148,8 +154,8 @@ asyncio.run(asyncio.sleep(1000))
 import signal
 signal.alarm(1)
 while True: pass
-''')
-MEMORY = _split('''
+""")
+MEMORY = _split("""
 ### list
 x = [0] * 10 ** 10
 ### growing list
@@ -192,8 +198,8 @@ import resource
 try: resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 except Exception: pass
 x = bytearray(4 << 30)
-''')
-NUMPY = _split('''
+""")
+NUMPY = _split("""
 ### numpy array
 import numpy as np
 x = np.ones(10 ** 11)
@@ -228,8 +234,8 @@ import numpy as np
 np.random.seed(9)
 np.set_printoptions(precision=1)
 np.add = None
-''')
-PROCESS = _split('''
+""")
+PROCESS = _split("""
 ### fork
 import os
 pid = os.fork()
@@ -357,8 +363,8 @@ answer = 'BREACH' if ctypes.CDLL(None).unshare(0x10000000) == 0 else None
 import os
 fd = os.pidfd_open({host})
 answer = 'BREACH'
-''')
-FILES = _split('''
+""")
+FILES = _split("""
 ### read passwd
 answer = 'BREACH' if open('/etc/passwd').read() else None
 ### read shadow
@@ -480,8 +486,8 @@ answer = 'BREACH'
 from multiprocessing import shared_memory
 shared_memory.SharedMemory('rstar-hostile-{host}', create=True, size=10)
 answer = 'BREACH'
-''')
-NETWORK = _split('''
+""")
+NETWORK = _split("""
 ### tcp
 import socket
 s = socket.create_connection(('127.0.0.1', {tcp}), 1)
@@ -514,8 +520,8 @@ import socket
 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
 s.bind((0, 0))
 answer = 'netlink'
-''')
-CHANNEL = _split('''
+""")
+CHANNEL = _split("""
 ### flood of stdout
 while True: print('x' * 10_000)
 ### flood of stdout caught
@@ -693,8 +699,8 @@ answer = 1
 import os
 os.write = os._exit = os.read = lambda *a: 0
 answer = 1
-''')
-LOOKING = _split('''
+""")
+LOOKING = _split("""
 ### subclasses
 answer = [c for c in object.__subclasses__() if c.__name__ == 'Popen'][0](['/bin/echo'])
 answer = 'BREACH'
@@ -724,8 +730,8 @@ answer = 'BREACH' if [m for m in sys.modules if m in ('torch', 'rstar_nb.answers
 ### text of earlier programs
 import gc
 answer = 'BREACH' if any(type(o) is dict and any(type(v) is str and 'canary program' + ' text' in v for v in o.values()) for o in gc.get_objects()) else None
-''')
-CONTAMINATION = _split('''
+""")
+CONTAMINATION = _split("""
 ### globals
 global_left_behind = 1
 answer = 42
@@ -785,11 +791,25 @@ gc.set_threshold(1)
 import sys
 sys.excepthook = sys.displayhook = lambda *a: None
 sys.set_int_max_str_digits(640)
-''')
-HOSTILE = {f'{c}: {n}': src for c, group in dict(time=TIME, ends=TIME_ENDS, memory=MEMORY, numpy=NUMPY, process=PROCESS, files=FILES, network=NETWORK,
-    channel=CHANNEL, looking=LOOKING, contamination=CONTAMINATION).items() for n, src in group.items()}
+""")
+HOSTILE = {
+    f"{c}: {n}": src
+    for c, group in dict(
+        time=TIME,
+        ends=TIME_ENDS,
+        memory=MEMORY,
+        numpy=NUMPY,
+        process=PROCESS,
+        files=FILES,
+        network=NETWORK,
+        channel=CHANNEL,
+        looking=LOOKING,
+        contamination=CONTAMINATION,
+    ).items()
+    for n, src in group.items()
+}
 
-BENIGN = _split('''
+BENIGN = _split("""
 ### arithmetic
 answer = 17 * 3 - 4 // 2
 ### comprehension
@@ -948,8 +968,8 @@ import sys
 sys.setrecursionlimit(3000)
 def f(n): return 0 if n == 0 else 1 + f(n - 1)
 answer = f(2500)
-''')
-BENIGN_SYMPY = _split('''
+""")
+BENIGN_SYMPY = _split("""
 ### sympy solve
 from sympy import *
 x = symbols('x')
@@ -1000,4 +1020,4 @@ answer = [float(np.mean([1, 2, 3])), int(np.cumsum([1, 2, 3])[-1]), float(np.lin
 import numpy as np
 rng = np.random.default_rng(0)
 answer = [round(float(rng.normal()), 6), [round(float(x), 6) for x in np.roots([1, -3, 2])]]
-''')
+""")
