@@ -1,7 +1,7 @@
 """Run notebooks top to bottom and save their outputs.
 
     python .ci/execute_notebooks.py                  # every notebook
-    python .ci/execute_notebooks.py 05_ucb 06_search # some
+    python .ci/execute_notebooks.py 04_ucb inside/store # some
     python .ci/execute_notebooks.py --check          # run every notebook, save nothing
 
 Cells that begin with `#| slow` or `#| gpu` are left as they are, so a lesson can
@@ -36,9 +36,8 @@ class LessonClient(NotebookClient):
 def main(names):
     check = "--check" in names
     names = [n for n in names if n != "--check"]
-    paths = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names] or sorted(
-        NBS.glob("*.ipynb")
-    )
+    named = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names]
+    paths = named or sorted(NBS.glob("*.ipynb")) + sorted(NBS.glob("inside/*.ipynb"))
     for path in paths:
         nb = nbformat.read(path, 4)
         start = time.perf_counter()
@@ -47,10 +46,10 @@ def main(names):
             timeout=900,
             kernel_name="python3",
             store_widget_state=False,
-            resources={"metadata": {"path": str(NBS)}},
+            resources={"metadata": {"path": str(path.parent)}},
         ).execute()
         if check:
-            print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
+            print(f"{path.relative_to(NBS)}: {time.perf_counter() - start:.1f} s", flush=True)
             continue
         for cell in nb.cells:
             cell.metadata.pop("execution", None)
@@ -59,7 +58,7 @@ def main(names):
                 if "image/png" in output.get("data", {}):
                     output.data.pop("application/vnd.jupyter.widget-view+json", None)
         nbformat.write(nb, path)
-        print(f"{path.name}: {time.perf_counter() - start:.1f} s")
+        print(f"{path.relative_to(NBS)}: {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -12,18 +12,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from rstar_nb.rounds import (
-    plot_costs,
-    plot_coverage,
-    plot_rounds,
-    read_two_rounds,
-    show_two_rounds,
-    two_rounds,
-    write_two_rounds,
-)
-from rstar_nb.search import trajectories, tree_from_json, tree_to_json
+from rstar_nb.search.tree import trajectories, tree_from_json, tree_to_json
+from rstar_nb.show.rounds import plot_costs, plot_coverage, plot_rounds
+from rstar_nb.show.trees import show_tree
+from rstar_nb.show.two_rounds import read_two_rounds, show_two_rounds, two_rounds, write_two_rounds
 from rstar_nb.store import read_lines
-from rstar_nb.viz import show_tree
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 

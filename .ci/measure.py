@@ -12,16 +12,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from rstar_nb.ablations import SMALL, run_arms, small_world, write_arms
-from rstar_nb.cli import numbers, run_executor
-from rstar_nb.evaluation import evaluate_policy, tally
-from rstar_nb.evolve import load_settings, test_problems
-from rstar_nb.policy import Policy
-from rstar_nb.prm_kinds import measure_kinds
-from rstar_nb.problems import generate
-from rstar_nb.settings import Settings
+from rstar_nb.cli.app import numbers, run_executor
+from rstar_nb.evolve.ablations import SMALL, run_arms, small_world, write_arms
+from rstar_nb.evolve.analysis import curves, plateau
+from rstar_nb.evolve.curriculum import test_problems
+from rstar_nb.evolve.loop import load_settings
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.measure.accuracy import evaluate_policy
+from rstar_nb.measure.intervals import tally
+from rstar_nb.measure.kinds import measure_kinds
+from rstar_nb.policy.policy import Policy
+from rstar_nb.problems.generator import generate
 from rstar_nb.store import machine, write_text
-from rstar_nb.why import curves, plateau
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

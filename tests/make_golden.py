@@ -6,9 +6,8 @@ Do this only when the search is meant to behave differently; the difference is w
 import json
 from pathlib import Path
 
+from rstar_nb.search.tree import tree_to_json
 from standin import grow_trees
-
-from rstar_nb.search import tree_to_json
 
 if __name__ == "__main__":
     path = Path(__file__).parent / "data" / "golden_trees.json"

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 
-import rstar_nb.evolve as loop
+import rstar_nb.evolve.loop as loop
 import rstar_nb.store as store
-from rstar_nb.search import backup
+from rstar_nb.search.mcts import backup
 
 # Only levels 1 and 2, so that a base trained for seconds already solves some of them.
 SETTINGS = dict(
@@ -55,7 +55,7 @@ def count_down(n):
 def arm(place, n):
     passage = count_down(n)
     if place == "search":
-        import rstar_nb.search as module
+        import rstar_nb.search.mcts as module
 
         module.backup = lambda *a: (passage(), backup(*a))[1]
     elif place in ("sft", "ppm"):
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     folder, *where = sys.argv[1:]
     if where:
         arm(where[0], int(where[1]))
-    import rstar_nb.problems as problems
+    import rstar_nb.problems.generator as problems
 
     generate = problems.generate
     loop.generate = lambda n, split="train", seed=0, levels=None, start=0, weights=None: generate(

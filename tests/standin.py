@@ -2,10 +2,11 @@
 
 import random
 
-from rstar_nb.executor import Executor
-from rstar_nb.policy import Candidate
-from rstar_nb.problems import generate, gold_program
-from rstar_nb.search import Tree, search
+from rstar_nb.executor.pool import Executor
+from rstar_nb.policy.steps import Candidate
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.search.mcts import search
+from rstar_nb.search.tree import Tree
 
 
 class StandIn:

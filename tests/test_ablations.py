@@ -5,28 +5,26 @@ import json
 from dataclasses import replace
 
 import pytest
-from standin import StandIn
-
-import rstar_nb.evolve as loop
-from rstar_nb.ablations import (
+import rstar_nb.evolve.loop as loop
+from rstar_nb.answers.judge import is_equivalent
+from rstar_nb.evolve.ablations import arm_table, run_arms
+from rstar_nb.evolve.arms import (
     ARMS,
     RandomPPM,
-    arm_table,
     majority_problems,
     parts_of_loop,
-    plot_arms,
-    run_arms,
     sampled_trees,
     tokens_per_tree,
     tree_of_samples,
     with_noise,
 )
-from rstar_nb.answers import is_equivalent
-from rstar_nb.executor import Result
-from rstar_nb.policy import Candidate
-from rstar_nb.prm import preference_pairs
-from rstar_nb.problems import Problem, generate, gold_program
-from rstar_nb.search import (
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.executor.pool import Result
+from rstar_nb.policy.steps import Candidate
+from rstar_nb.problems.files import Problem
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.model import preference_pairs
+from rstar_nb.search.tree import (
     ROOT,
     Tree,
     check_invariants,
@@ -35,8 +33,9 @@ from rstar_nb.search import (
     tree_from_json,
     tree_to_json,
 )
-from rstar_nb.settings import Settings
+from rstar_nb.show.arms import plot_arms
 from rstar_nb.store import StoreError, append_lines, read_lines, write_lines
+from standin import StandIn
 
 PROBLEMS = generate(12, "train", seed=2)
 MICRO = Settings(
@@ -331,7 +330,7 @@ def test_an_interrupted_arm_goes_on(arms, tmp_path, monkeypatch):
 
 
 def test_an_arm_that_needs_the_full_one_says_so(tmp_path):
-    from rstar_nb.ablations import run_arm
+    from rstar_nb.evolve.ablations import run_arm
 
     with pytest.raises(StoreError, match="run the arm 'full'"):
         run_arm(ARMS["whole_step"], tmp_path, MICRO)

@@ -6,6 +6,21 @@ import sys
 
 import pytest
 import torch
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.presets import ModelError
+from rstar_nb.policy.steps import STEP_END, plain_prompt
+from rstar_nb.policy.tiny import train_tokenizer
+from rstar_nb.policy.weights import load_base
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.adapters import AdapterPPM, fit_adapter, load_ppm
+from rstar_nb.reward.model import pair_accuracy
+from rstar_nb.training.adapters import (
+    AdapterPolicy,
+    SharedBase,
+    fine_tune_adapter,
+    merge_adapter,
+    read_adapter,
+)
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -14,21 +29,6 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
-
-from rstar_nb.adapters import (
-    AdapterPolicy,
-    AdapterPPM,
-    SharedBase,
-    fine_tune_adapter,
-    fit_adapter,
-    load_ppm,
-    merge_adapter,
-    read_adapter,
-)
-from rstar_nb.models import ModelError, load_base
-from rstar_nb.policy import STEP_END, Policy, plain_prompt, train_tokenizer
-from rstar_nb.prm import pair_accuracy
-from rstar_nb.problems import generate, gold_program
 
 ROWS = [
     dict(problem_id=p.id, question=p.question, steps=gold_program(p.id))

@@ -13,23 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rstar_nb.answers.forms import Choice, Quantity, Seq, Unread, Words, read_text
+from rstar_nb.answers.grammar import Algebra, CannotRead, Num, Parser, Several, strip_paint
+from rstar_nb.answers.judge import Verdict, as_text, compare, is_equivalent
+from rstar_nb.answers.values import Undecided, evaluate, tree_of
+from rstar_nb.executor.pool import Executor, SandboxError
 
 from rstar_nb import second_opinion as so
-from rstar_nb.answer_forms import (
-    Algebra,
-    Choice,
-    Num,
-    Quantity,
-    Seq,
-    Several,
-    Unread,
-    Words,
-    read_text,
-)
-from rstar_nb.answer_grammar import CannotRead, Parser, strip_paint
-from rstar_nb.answer_values import Undecided, evaluate, tree_of
-from rstar_nb.answers import Verdict, as_text, compare, is_equivalent
-from rstar_nb.executor import Executor, SandboxError
 
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location(

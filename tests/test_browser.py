@@ -13,12 +13,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
-from rstar_nb.report import embed, tree_page, write_report, write_tree_page
-from rstar_nb.search import Tree, add_children, backup, replay, search, tree_to_json
+from rstar_nb.search.mcts import backup, search
+from rstar_nb.search.tree import Tree, add_children, replay, tree_to_json
+from rstar_nb.search.ucb import puct, uct
+from rstar_nb.show.page import embed, tree_page, write_tree_page
+from rstar_nb.show.report import write_report
+from rstar_nb.show.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
 from rstar_nb.store import append_lines
-from rstar_nb.ucb import puct, uct
-from rstar_nb.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,7 +56,7 @@ class Policy:
     """Three steps, one of which fails; programs of two steps."""
 
     def propose(self, prefixes, k, seeds, temperature=1.0):
-        from rstar_nb.policy import Candidate
+        from rstar_nb.policy.steps import Candidate
 
         first = ["# two numbers\na = 20", "# one more\na = 21", "a = 1 / 0"]
         return [
@@ -806,7 +807,7 @@ def test_playground_in_jupyterlab(page, lab):
 
 
 def test_playground_tells_its_view_of_every_step():
-    from rstar_nb.playground import Playground
+    from rstar_nb.show.playground import Playground
 
     p, heard = Playground(), []
     p.observe(lambda change: heard.append(len(change["new"])), "moments")

@@ -52,7 +52,7 @@ def test_doctor_names_the_isolation():
 def test_settings_lists_every_setting():
     import dataclasses
 
-    from rstar_nb.settings import Settings
+    from rstar_nb.evolve.settings import Settings
 
     code, out, err = rstar("settings")
     assert code == 0 and {f.name for f in dataclasses.fields(Settings)} <= {
@@ -67,10 +67,11 @@ def test_settings_lists_every_setting():
 def base(tmp_path_factory):
     """A folder of random weights, and problem files for training and testing."""
     import torch
+    from rstar_nb.policy.steps import STEP_END, plain_prompt
+    from rstar_nb.policy.tiny import train_tokenizer
+    from rstar_nb.problems.files import save_problems
+    from rstar_nb.problems.generator import generate, gold_program
     from transformers import LlamaConfig, LlamaForCausalLM
-
-    from rstar_nb.policy import STEP_END, plain_prompt, train_tokenizer
-    from rstar_nb.problems import generate, gold_program, save_problems
 
     path = tmp_path_factory.mktemp("base")
     problems = generate(24, levels=(1, 2))
@@ -104,7 +105,7 @@ def here(monkeypatch, capsys):
     """`rstar` in this process: (exit code, stdout, stderr)."""
 
     def run(*args):
-        from rstar_nb.cli import main
+        from rstar_nb.cli.app import main
 
         monkeypatch.setattr(sys, "argv", ["rstar", *map(str, args)])
         with pytest.raises(SystemExit) as end:
@@ -154,7 +155,7 @@ def run(base, tmp_path_factory):
 
 
 def test_a_presets_settings_yield_to_the_users(run, base):
-    from rstar_nb.models import preset
+    from rstar_nb.policy.presets import preset
 
     config = json.loads((run / "config.json").read_text())
     assert config["preset"] == str(base)
@@ -246,9 +247,8 @@ def test_export_says_what_is_missing(here, tmp_path):
 def test_a_preset_that_cannot_be_used_is_said_at_once(
     here, base, tmp_path, monkeypatch, name, patch, message
 ):
+    import rstar_nb.policy.presets as models
     import torch
-
-    import rstar_nb.models as models
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for k, v in patch.items():

@@ -1,9 +1,10 @@
 import pytest
 import torch
-
-from rstar_nb.discrepancies import one_changed, runner_ups
-from rstar_nb.policy import STEP_END, Policy, tiny_model, train_tokenizer
-from rstar_nb.problems import generate, gold_program
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.steps import STEP_END
+from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.search.discrepancies import one_changed, runner_ups
 
 
 @pytest.fixture(scope="module")

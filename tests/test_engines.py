@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from rstar_nb.engines import Engine, EngineError, Server, candidate_of
-from rstar_nb.policy import STEP_END
+from rstar_nb.policy.engines import Engine, EngineError, Server, candidate_of
+from rstar_nb.policy.steps import STEP_END
 
 CHOICE = dict(
     text="# add\nx = 3",
@@ -274,7 +273,7 @@ def llama():
 
 
 def test_a_real_server_proposes_steps(llama):
-    from rstar_nb.prompts import StepPrompt
+    from rstar_nb.policy.prompts import StepPrompt
 
     with Engine(llama, "smollm2", StepPrompt(None, 2), max_step_tokens=32) as engine:
         (found,) = engine.propose(
@@ -305,9 +304,10 @@ def test_a_real_server_refuses_a_prompt_that_is_too_long(llama):
 
 
 def test_a_search_through_a_real_server(llama):
-    from rstar_nb.executor import Executor
-    from rstar_nb.prompts import StepPrompt
-    from rstar_nb.search import Tree, check_invariants, search
+    from rstar_nb.executor.pool import Executor
+    from rstar_nb.policy.prompts import StepPrompt
+    from rstar_nb.search.mcts import search
+    from rstar_nb.search.tree import Tree, check_invariants
 
     with (
         Engine(llama, "smollm2", StepPrompt(None, 2), max_step_tokens=32) as engine,

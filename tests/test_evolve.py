@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from rstar_nb.evolve import draw_weights, evolve, load_settings
-from rstar_nb.problems import SUBJECTS, split_of
-from rstar_nb.settings import Settings, parse_settings
+from rstar_nb.evolve.curriculum import draw_weights
+from rstar_nb.evolve.loop import evolve, load_settings
+from rstar_nb.evolve.settings import Settings, parse_settings
+from rstar_nb.problems.generator import split_of
+from rstar_nb.problems.templates import SUBJECTS
 from rstar_nb.store import StoreError, is_complete, read_lines
 
 HERE = Path(__file__).parent
@@ -132,7 +133,7 @@ def test_a_record_of_another_version_is_refused(untouched, tmp_path):
 
 
 def test_no_held_out_question_among_training_rows():
-    from rstar_nb.evolve import renumbered, seed_rows
+    from rstar_nb.evolve.tiny import renumbered, seed_rows
 
     settings = Settings(seed_solutions=200)
     first = seed_rows(settings, 1)
@@ -144,7 +145,7 @@ def test_no_held_out_question_among_training_rows():
 def test_a_row_without_numbers_is_kept():
     import random
 
-    from rstar_nb.evolve import with_new_numbers
+    from rstar_nb.evolve.tiny import with_new_numbers
 
     row = dict(problem_id="x", question="None at all?", steps=["answer = 0"])
     row["question"] += next(
@@ -154,7 +155,7 @@ def test_a_row_without_numbers_is_kept():
 
 
 def test_the_first_pass_leaves_whole_trees(untouched):
-    from rstar_nb.search import check_invariants, replay, tree_from_json
+    from rstar_nb.search.tree import check_invariants, replay, tree_from_json
 
     lines = read_lines(untouched / "round_1" / "search.jsonl")
     trees = [tree_from_json(l) for l in lines]
@@ -188,17 +189,18 @@ def test_settings_are_recorded_and_must_agree(untouched):
 
 
 def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
-    import rstar_nb.evolve as evolve
-    import rstar_nb.problems as problems
+    import rstar_nb.evolve.loop as evolve
+    import rstar_nb.problems.generator as problems
 
     def forbidden(id):
         raise AssertionError("a gold program was read")
 
     for module in (problems, evolve):
         monkeypatch.setattr(module, "gold_program", forbidden)
-    from rstar_nb.evolve import Run, is_solved, search_wave
-    from rstar_nb.executor import Executor
-    from rstar_nb.policy import Policy
+    from rstar_nb.evolve.run import Run
+    from rstar_nb.evolve.searching import is_solved, search_wave
+    from rstar_nb.executor.pool import Executor
+    from rstar_nb.policy.policy import Policy
 
     settings = load_settings(untouched)
     with Executor(workers=1, preload=()) as executor:

@@ -21,12 +21,13 @@ sys.path.insert(0, str(ROOT))
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the sandbox layers tested here are those of Linux"
 )
+from rstar_nb.executor.pool import Executor, Result, SandboxError, read_message
+from rstar_nb.executor.sandbox import ALLOWED, LAYERS, PROBES, Sandbox, level, seccomp_filter
+from rstar_nb.executor.stage import no_addresses
+
 from rstar_nb import executor as X
 from rstar_nb import sandbox as S
 from rstar_nb import zygote as Z
-from rstar_nb.executor import Executor, Result, SandboxError, read_message
-from rstar_nb.sandbox import ALLOWED, LAYERS, PROBES, Sandbox, level, seccomp_filter
-from rstar_nb.stage import no_addresses
 from tests.hostile.battery import BENIGN, BENIGN_SYMPY, HOSTILE
 from tests.hostile.harness import battery, tree
 

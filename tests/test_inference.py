@@ -4,28 +4,23 @@ import inspect
 import re
 
 import pytest
-from standin import StandIn
-
-from rstar_nb.executor import Result
-from rstar_nb.inference import (
-    STRATEGIES,
+from rstar_nb.executor.pool import Result
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.search.beam import gather_beam
+from rstar_nb.search.strategies import STRATEGIES, find_strategy, gather_mcts, gather_samples, think
+from rstar_nb.search.thoughts import (
     Program,
     Thought,
     best,
-    find_strategy,
-    gather_beam,
-    gather_mcts,
-    gather_samples,
     majority,
     ppm_last,
     ppm_mean,
     ppm_min,
-    think,
     visits,
     weight_by_ppm,
 )
-from rstar_nb.problems import generate, gold_program
-from rstar_nb.search import check_invariants
+from rstar_nb.search.tree import check_invariants
+from standin import StandIn
 
 PROBLEMS = generate(10, "test", seed=3)
 QUESTIONS = [(p.id, p.question) for p in PROBLEMS]

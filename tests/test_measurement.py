@@ -9,14 +9,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from standin import StandIn
-
-from rstar_nb.comparison import compare_with_first, discordant, holm, mcnemar, paired_bootstrap
-from rstar_nb.executor import Result
-from rstar_nb.inference import Program, Thought
-from rstar_nb.measurement import comparisons, curve, load_round, measure, result_row, summarise
-from rstar_nb.problems import Problem, generate
+from rstar_nb.executor.pool import Result
+from rstar_nb.measure.comparison import (
+    compare_with_first,
+    discordant,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
+from rstar_nb.measure.measurement import comparisons, measure, result_row, summarise
+from rstar_nb.measure.runs import load_round
+from rstar_nb.problems.files import Problem
+from rstar_nb.problems.generator import generate
+from rstar_nb.search.thoughts import Program, Thought
+from rstar_nb.show.curves import curve
 from rstar_nb.store import StoreError, read_lines
+from standin import StandIn
 
 PROBLEMS = generate(20, "test", seed=4)
 STRATEGIES, BUDGETS = ["greedy", "majority", "best_of_n", "mcts"], [40, 120]
@@ -245,10 +253,11 @@ def test_a_missing_round_is_said_in_one_line(tmp_path):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A run of one round whose models know nothing: the real policy and PPM, only small."""
-    from rstar_nb.policy import Policy as Real
-    from rstar_nb.policy import plain_prompt, tiny_model, train_tokenizer
-    from rstar_nb.prm import PPM
-    from rstar_nb.problems import gold_program
+    from rstar_nb.policy.policy import Policy as Real
+    from rstar_nb.policy.steps import plain_prompt
+    from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+    from rstar_nb.problems.generator import gold_program
+    from rstar_nb.reward.model import PPM
     from rstar_nb.store import publish
 
     folder = tmp_path_factory.mktemp("run")
@@ -282,7 +291,7 @@ def rstar(*args):
 
 
 def test_the_eval_command_measures_a_problem_file_and_ends_with_one_json_line(run_folder, tmp_path):
-    from rstar_nb.problems import save_problems
+    from rstar_nb.problems.files import save_problems
 
     save_problems(PROBLEMS[:3], tmp_path / "p.jsonl")
     args = (
@@ -327,7 +336,7 @@ def test_the_eval_command_measures_a_problem_file_and_ends_with_one_json_line(ru
     ],
 )
 def test_eval_errors_are_one_clear_line(run_folder, tmp_path, args, message):
-    from rstar_nb.problems import save_problems
+    from rstar_nb.problems.files import save_problems
 
     save_problems(PROBLEMS[:1], tmp_path / "p.jsonl")
     given = args if "--problems" in args else (*args, "--problems", tmp_path / "p.jsonl")

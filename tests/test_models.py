@@ -6,6 +6,11 @@ import shutil
 
 import pytest
 import torch
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.policy.presets import PAPER, PRESETS, SMOL, ModelError, paper_table, preset
+from rstar_nb.policy.shapes import SHAPES, nf4_config, shape_of, weight_bytes
+from rstar_nb.policy.tiny import train_tokenizer
+from rstar_nb.policy.weights import check_machine, find_weights, keep_gradients, load_base
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,24 +21,6 @@ from transformers import (
 )
 
 from rstar_nb import models
-from rstar_nb.models import (
-    PAPER,
-    PRESETS,
-    SHAPES,
-    SMOL,
-    ModelError,
-    check_machine,
-    find_weights,
-    keep_gradients,
-    load_base,
-    nf4_config,
-    paper_table,
-    preset,
-    shape_of,
-    weight_bytes,
-)
-from rstar_nb.policy import train_tokenizer
-from rstar_nb.settings import Settings
 
 SMALL = dict(
     vocab_size=512,

@@ -4,12 +4,7 @@ import weakref
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-from rstar_nb.adapters import AdapterPolicy, SharedBase
-from rstar_nb.models import SHAPES, ModelError, load_base, shape_of, weight_bytes
-from rstar_nb.plan import (
+from rstar_nb.policy.plan import (
     CARDS,
     Work,
     adapter_bytes,
@@ -22,9 +17,15 @@ from rstar_nb.plan import (
     speed,
     training_bytes,
 )
-from rstar_nb.policy import train_tokenizer
-from rstar_nb.sft import solution_loss
-from rstar_nb.training import train_loop
+from rstar_nb.policy.presets import ModelError
+from rstar_nb.policy.shapes import SHAPES, shape_of, weight_bytes
+from rstar_nb.policy.tiny import train_tokenizer
+from rstar_nb.policy.weights import load_base
+from rstar_nb.training.adapters import AdapterPolicy, SharedBase
+from rstar_nb.training.loop import train_loop
+from rstar_nb.training.sft import solution_loss
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 SIZES = dict(
     llama=dict(
@@ -201,9 +202,8 @@ def test_hours_at_measured_rates():
 def test_the_command():
     import json
 
+    from rstar_nb.cli.app import app
     from typer.testing import CliRunner
-
-    from rstar_nb.cli import app
 
     done = CliRunner().invoke(
         app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"]

@@ -1,21 +1,13 @@
 import numpy as np
 import pytest
+import rstar_nb.policy.policy as policy_module
 import torch
-
-import rstar_nb.policy as policy_module
-from rstar_nb.policy import (
-    STEP_END,
-    Policy,
-    derive_seed,
-    is_terminal,
-    pick_tokens,
-    plain_prompt,
-    tiny_model,
-    train_tokenizer,
-    uniforms,
-)
-from rstar_nb.problems import generate, gold_program
-from rstar_nb.training import inner_matrices, length_batches, train_loop
+from rstar_nb.policy.decoding import pick_tokens, uniforms
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.steps import STEP_END, derive_seed, is_terminal, plain_prompt
+from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.training.loop import inner_matrices, length_batches, train_loop
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from rstar_nb.evolve import evolve, seed_rows
-from rstar_nb.models import PRESETS, ModelError, preset
-from rstar_nb.policy import STEP_END, Policy, plain_prompt, tiny_model, train_tokenizer
-from rstar_nb.pretrained import PretrainedModels, model_card, preset_settings, take_away
-from rstar_nb.problems import generate, save_problems
-from rstar_nb.prompts import StepPrompt
-from rstar_nb.settings import Settings
-from rstar_nb.sft import fine_tune
+from rstar_nb.evolve.export import model_card, take_away
+from rstar_nb.evolve.loop import evolve
+from rstar_nb.evolve.pretrained import PretrainedModels, preset_settings
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.evolve.tiny import seed_rows
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.presets import PRESETS, ModelError, preset
+from rstar_nb.policy.prompts import StepPrompt
+from rstar_nb.policy.steps import STEP_END, plain_prompt
+from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.problems.files import save_problems
+from rstar_nb.problems.generator import generate
 from rstar_nb.store import read_lines
+from rstar_nb.training.sft import fine_tune
 
 
 class PlainPrompt(StepPrompt):

@@ -3,16 +3,25 @@
 import json
 
 import pytest
-from standin import StandIn
-
-import rstar_nb.prm_kinds as prm_kinds
-from rstar_nb.executor import Executor
-from rstar_nb.policy import STEP_END, Policy, tiny_model, train_tokenizer
-from rstar_nb.prm import PPM, held_out
-from rstar_nb.prm_kinds import KINDS, measure_kinds, pair_rows, pair_table, train_kind, trees_until
-from rstar_nb.problems import generate, gold_program
-from rstar_nb.search import Tree, search, trajectories, tree_to_json
+import rstar_nb.measure.kinds as prm_kinds
+from rstar_nb.executor.pool import Executor
+from rstar_nb.measure.kinds import (
+    KINDS,
+    measure_kinds,
+    pair_rows,
+    pair_table,
+    train_kind,
+    trees_until,
+)
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.steps import STEP_END
+from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.model import PPM, held_out
+from rstar_nb.search.mcts import search
+from rstar_nb.search.tree import Tree, trajectories, tree_to_json
 from rstar_nb.store import publish, write_lines
+from standin import StandIn
 
 PROBLEMS = generate(40, "train", seed=7, levels=[1, 2])
 TEST = generate(6, "test", seed=7, levels=[1])

@@ -3,17 +3,14 @@ import random
 import re
 
 import pytest
-
-from rstar_nb.problems import (
-    ProblemFileError,
+from rstar_nb.problems.files import ProblemFileError, load_problems, save_problems
+from rstar_nb.problems.generator import (
     generate,
     gold_program,
-    load_problems,
     make_problem,
     number_variant,
     numbered,
     renumber,
-    save_problems,
     split_of,
     uncited,
 )

@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-
-from rstar_nb.executor import Executor
-from rstar_nb.policy import STEP_END, is_terminal
-from rstar_nb.prompts import (
+from rstar_nb.executor.pool import Executor
+from rstar_nb.policy.prompts import (
     INSTRUCTION,
     SHOTS,
     StepPrompt,
@@ -15,6 +13,7 @@ from rstar_nb.prompts import (
     first_round_filter,
     is_chat_model,
 )
+from rstar_nb.policy.steps import STEP_END, is_terminal
 
 
 def test_the_examples_run_and_are_in_the_format():

@@ -5,29 +5,24 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import grow_trees
-
-from rstar_nb.executor import Result
-from rstar_nb.policy import Candidate
-from rstar_nb.search import (
+from rstar_nb.executor.pool import Result
+from rstar_nb.policy.steps import Candidate
+from rstar_nb.search.mcts import backup, best_child, search, select
+from rstar_nb.search.programs import add_program
+from rstar_nb.search.tree import (
     ROOT,
     Node,
     Tree,
     add_children,
-    add_program,
-    backup,
-    best_child,
     check_invariants,
-    likely_weight,
     replay,
-    search,
-    select,
     trajectories,
     tree_from_json,
     tree_to_json,
-    vote,
 )
-from rstar_nb.ucb import puct, uct
+from rstar_nb.search.ucb import puct, uct
+from rstar_nb.search.votes import likely_weight, vote
+from standin import grow_trees
 
 GOLDEN = Path(__file__).parent / "data" / "golden_trees.json"
 
@@ -61,10 +56,9 @@ def test_replay_rebuilds_the_statistics(trees):
 
 def test_more_rollouts_go_on_from_fewer():
     once, twice = grow_trees(6, 8), grow_trees(6, 4)
+    from rstar_nb.executor.pool import Executor
+    from rstar_nb.problems.generator import generate
     from standin import StandIn
-
-    from rstar_nb.executor import Executor
-    from rstar_nb.problems import generate
 
     problems = generate(6, "test", seed=5)
     with Executor(workers=2, preload=()) as executor:

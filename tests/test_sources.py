@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-
-from rstar_nb.answers import is_equivalent
-from rstar_nb.problems import Problem, ProblemFileError, load_problems
-from rstar_nb.sources import (
+from rstar_nb.answers.judge import is_equivalent
+from rstar_nb.problems.files import Problem, ProblemFileError, load_problems
+from rstar_nb.problems.sources import (
     SOURCES,
     last_boxed,
     load_source,
@@ -331,9 +330,10 @@ def test_another_version_of_a_family_is_not_asked():
 
 
 def test_the_loop_grades_by_the_family_s_scorer(tmp_path):
-    from rstar_nb.answers import is_equivalent
-    from rstar_nb.problems import load_problems, save_problems
-    from rstar_nb.search import Node, Tree, evaluate
+    from rstar_nb.answers.judge import is_equivalent
+    from rstar_nb.problems.files import load_problems, save_problems
+    from rstar_nb.search.mcts import evaluate
+    from rstar_nb.search.tree import Node, Tree
 
     game = rg_problems("puzzle24", 1)[0]
     save_problems([game, Problem("mine", "1 + 1?", "2")], tmp_path / "p.jsonl")

@@ -1,7 +1,6 @@
 import errno
 
 import pytest
-
 import rstar_nb.store as store
 from rstar_nb.store import (
     RunLock,

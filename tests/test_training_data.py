@@ -4,12 +4,20 @@ import math
 
 import pytest
 import torch
-
-from rstar_nb.policy import STEP_END, Policy, plain_prompt, tiny_model, train_tokenizer
-from rstar_nb.prm import PPM, fit_pairs, held_out, pair_accuracy, pairwise_loss, preference_pairs
-from rstar_nb.problems import generate, gold_program
-from rstar_nb.search import Node, Tree
-from rstar_nb.sft import (
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.steps import STEP_END, plain_prompt
+from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.model import (
+    PPM,
+    fit_pairs,
+    held_out,
+    pair_accuracy,
+    pairwise_loss,
+    preference_pairs,
+)
+from rstar_nb.search.tree import Node, Tree
+from rstar_nb.training.sft import (
     code_only,
     encode_row,
     fine_tune,

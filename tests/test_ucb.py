@@ -1,8 +1,7 @@
 import math
 
 import pytest
-
-from rstar_nb.ucb import puct, sibling_priors, ucb1, uct
+from rstar_nb.search.ucb import puct, sibling_priors, ucb1, uct
 
 
 def test_formulas():

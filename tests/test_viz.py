@@ -9,19 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from rstar_nb.search import Node, Tree, add_children, backup
-from rstar_nb.viz import (
-    best_end,
-    children_of,
-    path_to,
-    show_tree,
-    show_trees,
-    step_label,
-    tidy_layout,
-    tree_text,
-    visible_nodes,
-)
+from rstar_nb.search.mcts import backup
+from rstar_nb.search.tree import Node, Tree, add_children
+from rstar_nb.show.layout import best_end, children_of, path_to, tidy_layout, visible_nodes
+from rstar_nb.show.trees import show_tree, show_trees, step_label, tree_text
 
 
 def random_tree(n, seed=0, widest=6):
@@ -226,7 +217,7 @@ def a_round(k, correct, n=100, **more):
 
 
 def test_curve_shows_what_was_measured():
-    from rstar_nb.rounds import accuracy_points, plot_rounds
+    from rstar_nb.show.rounds import accuracy_points, plot_rounds
 
     record = [a_round(0, 40), a_round(1, 60)]
     assert accuracy_points(record, "policy") == [
@@ -243,7 +234,7 @@ def test_curve_shows_what_was_measured():
 
 
 def test_levels_and_costs():
-    from rstar_nb.rounds import level_grid, plot_costs, plot_coverage, tokens_of
+    from rstar_nb.show.rounds import level_grid, plot_costs, plot_coverage, tokens_of
 
     record = [a_round(0, 40), a_round(2, 60, search_tokens=5000), a_round(1, 50)]
     rounds, levels, cells = level_grid(record)
@@ -262,7 +253,7 @@ def test_levels_and_costs():
     "record", [[], [a_round(0, 0, 0)], [dict(round=7, policy=None, search=None, coverage=None)]]
 )
 def test_short_records_draw(record):
-    from rstar_nb.rounds import plot_costs, plot_coverage, plot_rounds
+    from rstar_nb.show.rounds import plot_costs, plot_coverage, plot_rounds
 
     for plot in (plot_rounds, plot_coverage, plot_costs):
         assert plot(record)._repr_mimebundle_()
@@ -278,7 +269,7 @@ class Fixed:
         self.texts = texts
 
     def propose(self, prefixes, k, seeds, temperature=1.0):
-        from rstar_nb.policy import Candidate
+        from rstar_nb.policy.steps import Candidate
 
         return [
             [Candidate(t, -0.1 * i - 0.1, (1, 2, 3), True) for i, t in enumerate(self.texts[:k])]
@@ -297,10 +288,10 @@ TEXTS = {
 
 def run_with_models(path):
     """A run folder with evaluated rounds 1 and 2; what would be models are the texts above."""
-    from rstar_nb.evaluation import evaluate_search
-    from rstar_nb.executor import Executor
-    from rstar_nb.policy import derive_seed
-    from rstar_nb.problems import generate
+    from rstar_nb.executor.pool import Executor
+    from rstar_nb.measure.accuracy import evaluate_search
+    from rstar_nb.policy.steps import derive_seed
+    from rstar_nb.problems.generator import generate
     from rstar_nb.store import publish, write_lines
 
     problems = generate(6, "test")
@@ -345,14 +336,14 @@ def fixed(folder, problem):
 
 
 def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
-    from rstar_nb.rounds import (
+    from rstar_nb.search.votes import likely_weight, vote
+    from rstar_nb.show.two_rounds import (
         read_two_rounds,
         rounds_with_models,
         show_two_rounds,
         two_rounds,
         write_two_rounds,
     )
-    from rstar_nb.search import likely_weight, vote
 
     run, problems = run_with_models(tmp_path / "run")
     assert rounds_with_models(run) == [1, 2]
@@ -380,7 +371,7 @@ def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
 
 
 def test_two_rounds_say_what_is_missing(tmp_path):
-    from rstar_nb.rounds import read_two_rounds, two_rounds
+    from rstar_nb.show.two_rounds import read_two_rounds, two_rounds
 
     run, problems = run_with_models(tmp_path / "run")
     with pytest.raises(LookupError, match="choose from 1, 2"):
@@ -396,7 +387,7 @@ def test_two_rounds_say_what_is_missing(tmp_path):
 
 
 def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monkeypatch):
-    import rstar_nb.report as report
+    import rstar_nb.show.report as report
 
     run, problems = run_with_models(tmp_path / "run")
     assert "could not be grown" in report.write_report(run).read_text()  # its models are no models

@@ -5,13 +5,13 @@ import json
 import pytest
 from standin import StandIn
 
-import rstar_nb.why as why
-from rstar_nb.executor import Executor
-from rstar_nb.inference import STRATEGIES
-from rstar_nb.problems import generate
-from rstar_nb.search import tree_from_json
+import rstar_nb.evolve.analysis as why
+from rstar_nb.executor.pool import Executor
+from rstar_nb.search.strategies import STRATEGIES
+from rstar_nb.problems.generator import generate
+from rstar_nb.search.tree import tree_from_json
 from rstar_nb.store import write_lines
-from rstar_nb.why import approaches, curves, differences, lost_tree, plateau, skeleton
+from rstar_nb.evolve.analysis import approaches, curves, differences, lost_tree, plateau, skeleton
 
 
 def arm(name, seed, policy, coverage=0.5, n=400):

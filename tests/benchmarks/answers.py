@@ -17,10 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rstar_nb.answer_forms import Algebra, Equation, Matrix, Num, Quantity, Seq, Several, read_text
-from rstar_nb.answer_values import has
-from rstar_nb.answers import as_text, compare, is_equivalent
-from rstar_nb.second_opinion import SecondOpinion
+from rstar_nb.answers.forms import Equation, Matrix, Quantity, Seq, read_text
+from rstar_nb.answers.grammar import Algebra, Num, Several
+from rstar_nb.answers.judge import as_text, compare, is_equivalent
+from rstar_nb.answers.second_opinion import SecondOpinion
+from rstar_nb.answers.values import has
 
 PAIRS = ROOT / "tests" / "data" / "answer_pairs.jsonl"
 DATA = ROOT.parent / "shared" / "data"

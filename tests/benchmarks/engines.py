@@ -26,9 +26,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from rstar_nb.executor import Executor, Result
-from rstar_nb.policy import STEP_END, Candidate, derive_seed, is_terminal
-from rstar_nb.search import ROOT, Tree, search
+from rstar_nb.executor.pool import Executor, Result
+from rstar_nb.policy.steps import STEP_END, Candidate, derive_seed, is_terminal
+from rstar_nb.search.mcts import search
+from rstar_nb.search.tree import ROOT, Tree
 from rstar_nb.store import machine
 
 K, DEPTH = 4, 8
@@ -416,8 +417,8 @@ class Timed:
 
 
 def with_model(engines, run, iterations, counts):
-    from rstar_nb.measurement import load_round
-    from rstar_nb.problems import generate
+    from rstar_nb.measure.runs import load_round
+    from rstar_nb.problems.generator import generate
 
     number, policy, _ = load_round(run)
     table = []

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
-from rstar_nb.executor import Executor
+from rstar_nb.executor.pool import Executor
 from rstar_nb.store import machine
 
 

@@ -17,12 +17,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from rstar_nb.cli import run_executor
-from rstar_nb.evolve import Run, load_settings, search_wave
-from rstar_nb.policy import Candidate, Policy
-from rstar_nb.prm import PPM
-from rstar_nb.problems import generate
-from rstar_nb.search import Tree, search
+from rstar_nb.cli.app import run_executor
+from rstar_nb.evolve.loop import load_settings
+from rstar_nb.evolve.run import Run
+from rstar_nb.evolve.searching import search_wave
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.steps import Candidate
+from rstar_nb.problems.generator import generate
+from rstar_nb.reward.model import PPM
+from rstar_nb.search.mcts import search
+from rstar_nb.search.tree import Tree
 from rstar_nb.store import machine, read_lines, write_text
 
 

@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from rstar_nb.executor import Executor
+from rstar_nb.executor.pool import Executor
+
 from tests.hostile.battery import HOSTILE
 
 SECRET = "fa17h-" + str(os.getpid())
