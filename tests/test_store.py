@@ -1,14 +1,18 @@
 import errno
 
 import pytest
+
 import rstar_nb.store as store
 from rstar_nb.store import (
     RunLock,
     StoreError,
     append_lines,
     is_complete,
+    iterate_lines,
     publish,
     read_lines,
+    repair_folder,
+    repair_lines,
     write_lines,
     write_text,
 )
@@ -24,7 +28,7 @@ def test_lines_round_trip(tmp_path):
     assert read_lines(tmp_path / "a") == ROWS[:1]
 
 
-def test_any_torn_tail_is_cut_and_can_be_written_over(tmp_path):
+def test_any_torn_tail_is_passed_over_then_cut_and_can_be_written_over(tmp_path):
     path = tmp_path / "a"
     append_lines(path, ROWS)
     whole = path.read_bytes()
@@ -32,8 +36,67 @@ def test_any_torn_tail_is_cut_and_can_be_written_over(tmp_path):
     for cut in range(start, len(whole)):
         path.write_bytes(whole[:cut])
         assert read_lines(path) == ROWS[:-1]
+        assert path.read_bytes() == whole[:cut]  # reading never writes
+        if cut > start:
+            with pytest.raises(StoreError, match="middle of a line"):
+                append_lines(path, ROWS[-1:])
+        repair_lines(path)
         append_lines(path, ROWS[-1:])
         assert path.read_bytes() == whole
+
+
+def test_reading_while_another_process_appends_loses_nothing(tmp_path):
+    """The writer's line is on its way: what a reader sees of it must stay there."""
+    path = tmp_path / "a"
+    append_lines(path, ROWS[:4])
+    first, rest = path.read_bytes(), store._sealed(ROWS[4]).encode()
+    with open(path, "ab") as f:
+        f.write(rest[:10])
+        f.flush()
+        assert read_lines(path) == ROWS[:4]
+        f.write(rest[10:])
+    assert path.read_bytes() == first + rest and read_lines(path) == ROWS
+
+
+def test_a_folder_is_repaired_whole(tmp_path):
+    for name in ("a.jsonl", "below/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        append_lines(tmp_path / name, ROWS)
+        with open(tmp_path / name, "a") as f:
+            f.write('{"torn')
+    repair_folder(tmp_path)
+    for name in ("a.jsonl", "below/b.jsonl"):
+        assert (tmp_path / name).read_text() == "".join(map(store._sealed, ROWS))
+
+
+def test_iterate_lines_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "a"
+    path.write_text('{"id": 1}\nnonsense\n[2]\n{"id": 3}\n{"id": 4')
+    before = path.read_bytes()
+    found = list(iterate_lines(path))
+    assert found == [(0, {"id": 1}), (23, {"id": 3})] and path.read_bytes() == before
+    with open(path, "a") as f:
+        f.write("}\n")
+    assert list(iterate_lines(path, 33)) == [(33, {"id": 4})]
+    assert list(iterate_lines(tmp_path / "none")) == []
+
+
+def test_a_new_name_reaches_the_disk_too(tmp_path, monkeypatch):
+    """After a rename the folder that holds the name is synced."""
+    synced = []
+    fsync = store.os.fsync
+    monkeypatch.setattr(
+        store.os,
+        "fsync",
+        lambda f: (synced.append(store.os.readlink(f"/proc/self/fd/{f}")), fsync(f)),
+    )
+    for write in (
+        lambda: write_text(tmp_path / "t", "text"),
+        lambda: publish(tmp_path / "f", lambda f: (f / "x").write_text("1")),
+    ):
+        synced.clear()
+        write()
+        assert synced[-1] == str(tmp_path)
 
 
 def test_damage_in_the_middle_is_refused(tmp_path):
