@@ -5,6 +5,7 @@ import random
 from rstar_nb.executor.pool import Executor
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree
 
@@ -13,7 +14,7 @@ class StandIn:
     def __init__(self, problems, spoil=0.5):
         self.gold, self.spoil = {p.question: gold_program(p.id) for p in problems}, spoil
 
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
         return [
             [self._one(q, steps, random.Random(f"{s}{j}"), whole) for j in range(k)]
             for (q, steps), s in zip(prefixes, seeds)
@@ -35,14 +36,12 @@ class StandIn:
         return Candidate(text, -round(rng.random(), 3), tuple(range(len(text.split()))), True)
 
 
-def grow_trees(n=12, rollouts=8, **settings):
+def grow_trees(n=12, ppm=None, **options):
     problems = generate(n, "test", seed=5)
     with Executor(workers=2, preload=()) as executor:
         return search(
             [Tree(p.id, p.question) for p in problems],
-            StandIn(problems),
-            executor,
-            rollouts=rollouts,
+            Agent(StandIn(problems), executor, ppm),
+            SearchOptions(**options),
             references={p.id: p.answer for p in problems},
-            **settings,
         )

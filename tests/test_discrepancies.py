@@ -90,7 +90,7 @@ def test_a_change_that_ends_the_program_ends_it(policy, monkeypatch):
     question = "How many?"
     ids = policy.encode(question, ["answer = 3"])[len(policy.encode(question)) :]
     assert policy.tokenizer.decode(ids[-1:]) == STEP_END
-    monkeypatch.setattr("rstar_nb.discrepancies.runner_ups", lambda *a, **k: [[(0.5, -1.0, ids)]])
+    monkeypatch.setattr("rstar_nb.search.discrepancies.runner_ups", lambda *a, **k: [[(0.5, -1.0, ids)]])
     ((candidate,),) = one_changed(policy, [(question, ["answer = 3 + 4"])], 1)
     assert (candidate.text, candidate.ids, candidate.logprob, candidate.finished) == (
         "answer = 3",

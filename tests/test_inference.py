@@ -2,10 +2,12 @@
 
 import inspect
 import re
+from dataclasses import replace
 
 import pytest
 from rstar_nb.executor.pool import Result
 from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.beam import gather_beam
 from rstar_nb.search.strategies import STRATEGIES, find_strategy, gather_mcts, gather_samples, think
 from rstar_nb.search.thoughts import (
@@ -23,6 +25,7 @@ from rstar_nb.search.tree import check_invariants
 from standin import StandIn
 
 PROBLEMS = generate(10, "test", seed=3)
+OPTIONS = SearchOptions(candidates=4, max_depth=9)
 QUESTIONS = [(p.id, p.question) for p in PROBLEMS]
 
 
@@ -36,8 +39,8 @@ class Policy(StandIn):
     def encode(self, question, steps=()):
         return " ".join([question, *steps]).split()
 
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
-        found = super().propose(prefixes, k, seeds, temperature, whole)
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
+        found = super().propose(prefixes, k, seeds, temperature, top_k, whole)
         self.calls += 1
         for (q, steps), candidates in zip(prefixes, found):
             self.wrote.setdefault(q, []).append([len(c.ids) for c in candidates])
@@ -77,33 +80,35 @@ class Calculator:
         ]
 
 
-def fresh():
+def fresh(**changes):
+    """An agent with tallies at zero."""
     policy = Policy(PROBLEMS)
-    return dict(policy=policy, executor=Calculator(), ppm=Scorer(policy))
+    parts = dict(policy=policy, executor=Calculator(), ppm=Scorer(policy), orm=Scorer(policy))
+    return Agent(**{**parts, **changes})
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_tokens_reported_are_those_spent(name):
-    more = fresh()
-    orm = Scorer(more["policy"])
-    for t in think(name, QUESTIONS, budget=150, orm=orm, **more):
-        wrote = more["policy"].wrote[t.question]
+    agent = fresh()
+    for t in think(name, QUESTIONS, agent, 150):
+        wrote = agent.policy.wrote[t.question]
         if name == "greedy" or "/" in name and not name.startswith("best_of_n"):
             assert t.tokens.generated == sum(map(sum, wrote))
         else:
             assert (
                 sum(map(sum, wrote[:-1])) < t.tokens.generated <= sum(map(sum, wrote))
             )  # the rest of the last block was never needed
-        assert t.tokens.prefix == more["policy"].read[t.question]
-        assert t.tokens.scored == more["ppm"].read.get(t.question, 0) + orm.read.get(t.question, 0)
+        assert t.tokens.prefix == agent.policy.read[t.question]
+        assert t.tokens.scored == agent.ppm.read.get(t.question, 0) + agent.orm.read.get(
+            t.question, 0
+        )
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_answers_come_from_the_executor_and_are_the_same_alone_or_together(name):
-    more = fresh()
-    together = think(name, QUESTIONS, budget=150, orm=more["ppm"], **more)
-    more = fresh()
-    alone = [think(name, [q], budget=150, orm=more["ppm"], **more)[0] for q in QUESTIONS]
+    together = think(name, QUESTIONS, fresh(), 150)
+    agent = fresh()
+    alone = [think(name, [q], agent, 150)[0] for q in QUESTIONS]
     assert [(t.tokens, t.chosen, t.programs) for t in together] == [
         (t.tokens, t.chosen, t.programs) for t in alone
     ]
@@ -120,7 +125,7 @@ def test_no_strategy_is_given_a_reference():
 
 def test_samples_begin_only_while_tokens_are_left_and_small_budgets_are_the_beginning_of_large_ones():
     small, large = (
-        {t.id: t for t in gather_samples(QUESTIONS, budget=b, **fresh())} for b in (60, 400)
+        {t.id: t for t in gather_samples(QUESTIONS, fresh(), b, OPTIONS)} for b in (60, 400)
     )
     for id, t in small.items():
         assert t.programs == large[id].programs[: len(t.programs)]
@@ -135,7 +140,7 @@ def test_samples_begin_only_while_tokens_are_left_and_small_budgets_are_the_begi
 
 
 def test_mcts_expands_only_while_tokens_are_left():
-    for t in gather_mcts(QUESTIONS, budget=150, candidates=3, **fresh()):
+    for t in gather_mcts(QUESTIONS, fresh(), 150, replace(OPTIONS, candidates=3)):
         assert t.tokens.generated >= 150
         spent = 0
         for tree in t.trees:
@@ -153,7 +158,7 @@ def test_mcts_expands_only_while_tokens_are_left():
 
 def test_another_tree_begins_when_everything_was_tried():
     # One candidate: a tree is a single path, tried in one rollout.
-    thoughts = gather_mcts(QUESTIONS, budget=400, candidates=1, **fresh())
+    thoughts = gather_mcts(QUESTIONS, fresh(), 400, replace(OPTIONS, candidates=1))
     assert all(len(t.trees) > 2 for t in thoughts)
     assert any(len({tuple(p.steps) for p in t.programs}) > 1 for t in thoughts), (
         "later trees repeat the first"
@@ -162,12 +167,13 @@ def test_another_tree_begins_when_everything_was_tried():
 
 def test_a_tree_that_can_never_grow_ends():
     class Mute(Policy):
-        def propose(self, prefixes, k, seeds, temperature=1.0):
+        def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
             return [[] for _ in prefixes]
 
-    (t,) = gather_mcts(QUESTIONS[:1], Mute(PROBLEMS), Calculator(), 100, most_trees=5)
+    agent = fresh(policy=Mute(PROBLEMS))
+    (t,) = gather_mcts(QUESTIONS[:1], agent, 100, OPTIONS, most_trees=5)
     assert len(t.trees) == 5 and not t.programs
-    (t,) = gather_beam(QUESTIONS[:1], Mute(PROBLEMS), Calculator(), 100, Scorer(None))
+    (t,) = gather_beam(QUESTIONS[:1], agent, 100, OPTIONS)
     assert not t.programs
 
 
@@ -175,7 +181,7 @@ def test_beam_is_wider_when_the_budget_is_larger_and_stays_within_it():
     widths = []
     for budget in (150, 900):
         widest = 0
-        for t in gather_beam(QUESTIONS, budget=budget, **fresh()):
+        for t in gather_beam(QUESTIONS, fresh(), budget, OPTIONS):
             first = t.trees[0].tokens
             assert t.tokens.generated <= max(first, budget) + 4 * 40
             for tree in t.trees:
@@ -228,32 +234,31 @@ def test_choices_by_hand():
 
 
 def test_strategies_on_the_same_samples_draw_and_read_them_once():
-    more, memo = fresh(), {}
+    agent, memo = fresh(), {}
     for name in ("majority", "best_of_n/ppm_last", "best_of_n/ppm_vote"):
-        think(name, QUESTIONS, budget=150, memo=memo, **more)
+        think(name, QUESTIONS, agent, 150, memo=memo)
     alone = fresh()
-    think("majority", QUESTIONS, budget=150, **alone)
-    assert more["policy"].calls == alone["policy"].calls
-    repeated = think("best_of_n", QUESTIONS, budget=150, memo=memo, **more)
+    think("majority", QUESTIONS, alone, 150)
+    assert agent.policy.calls == alone.policy.calls
+    repeated = think("best_of_n", QUESTIONS, agent, 150, memo=memo)
     for t in repeated:  # a program drawn twice is read once, and what siblings have in common too
         programs = {tuple(p.steps) for p in t.programs}
         assert t.tokens.scored == sum(len(s.split()) for s in (p[-1] for p in programs)) + sum(
-            len(more["policy"].encode(t.question, s)) for s in {p[:-1] for p in programs}
+            len(agent.policy.encode(t.question, s)) for s in {p[:-1] for p in programs}
         )
-    assert all(
-        t.tokens.scored == 0 for t in think("majority", QUESTIONS, budget=150, memo=memo, **more)
-    ), "one strategy's reading was charged to another"
+    assert all(t.tokens.scored == 0 for t in think("majority", QUESTIONS, agent, 150, memo=memo)), (
+        "one strategy's reading was charged to another"
+    )
 
 
 def test_nothing_chosen_where_nothing_ran():
-    more = fresh()
-    more["executor"] = type(
-        "Broken",
-        (),
-        {"run": lambda self, ps: [Result("error", None, "", "NameError", 0.0) for _ in ps]},
-    )()
+    class Broken:
+        def run(self, programs):
+            return [Result("error", None, "", "NameError", 0.0) for _ in programs]
+
+    agent = fresh(executor=Broken())
     for name in STRATEGIES:
-        for t in think(name, QUESTIONS[:3], budget=40, orm=more["ppm"], **more):
+        for t in think(name, QUESTIONS[:3], agent, 40):
             assert t.chosen is None and not t.programs
 
 
@@ -262,13 +267,33 @@ def test_names_and_missing_models():
         find_strategy("mcts").name == "mcts/uct/vote"
         and find_strategy("best_of_n").name == "best_of_n/ppm_last"
     )
-    more = fresh()
-    for bad, kwargs, message in (
-        ("mct", {}, "unknown strategy 'mct'"),
-        ("beam", dict(ppm=None), "needs a PPM"),
-        ("best_of_n/orm", {}, "needs an ORM"),
-        ("majority", dict(budget=0), "buys nothing"),
+    bare = fresh(ppm=None, orm=None)
+    for bad, budget, message in (
+        ("mct", 60, "unknown strategy 'mct'"),
+        ("beam", 60, "needs a PPM; give Agent(..., ppm=...)"),
+        ("best_of_n/orm", 60, "needs an ORM; give Agent(..., orm=...)"),
+        ("majority", 0, "buys nothing"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
-            think(bad, QUESTIONS, **{**more, **kwargs})
-    assert len(think("mcts", QUESTIONS, budget=60, **{**more, "ppm": None})) == len(QUESTIONS)
+            think(bad, QUESTIONS, bare, budget)
+    assert len(think("mcts", QUESTIONS, bare, 60)) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (dict(rollouts=0), "rollouts=0: give a whole number of 1 or more"),
+        (dict(candidates=0), "candidates=0: give a whole number of 1 or more"),
+        (dict(candidates=2.5), "candidates=2.5: give a whole number of 1 or more"),
+        (dict(max_depth=-1), "max_depth=-1: give a whole number of 1 or more"),
+        (dict(top_k=-1), "top_k=-1: give a whole number of 0 or more"),
+        (dict(temperature=-1), "temperature=-1: give 0 or more"),
+        (dict(temperature=float("nan")), "temperature=nan: give 0 or more"),
+        (dict(wrong_reward=1), "wrong_reward=1: give -1 or more, and less than 1"),
+        (dict(wrong_reward=-1.1), "wrong_reward=-1.1: give -1 or more, and less than 1"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_one_line(bad, message):
+    with pytest.raises(ValueError) as refused:
+        SearchOptions(**bad)
+    assert str(refused.value) == message

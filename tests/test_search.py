@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rstar_nb.executor.pool import Result
 from rstar_nb.policy.steps import Candidate
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import backup, best_child, search, select
 from rstar_nb.search.programs import add_program
 from rstar_nb.search.tree import (
@@ -55,7 +56,7 @@ def test_replay_rebuilds_the_statistics(trees):
 
 
 def test_more_rollouts_go_on_from_fewer():
-    once, twice = grow_trees(6, 8), grow_trees(6, 4)
+    once, twice = grow_trees(6, rollouts=8), grow_trees(6, rollouts=4)
     from rstar_nb.executor.pool import Executor
     from rstar_nb.problems.generator import generate
     from standin import StandIn
@@ -64,9 +65,8 @@ def test_more_rollouts_go_on_from_fewer():
     with Executor(workers=2, preload=()) as executor:
         search(
             twice,
-            StandIn(problems),
-            executor,
-            rollouts=8,
+            Agent(StandIn(problems), executor),
+            SearchOptions(rollouts=8),
             references={p.id: p.answer for p in problems},
         )
     for a, b in zip(once, twice):

@@ -142,7 +142,7 @@ FIXES = dict(
 )
 
 # %% ../../nbs/02_executor.ipynb #c69a7414
-_CODE = "import sys; sys.path.insert(0, sys.argv.pop()); from rstar_nb.zygote import main; del sys.path[0]; main()"
+_CODE = "import sys; sys.path.insert(0, sys.argv.pop()); from rstar_nb.executor.zygote import main; del sys.path[0]; main()"
 
 
 class _Worker:

@@ -100,7 +100,7 @@ def _prefill(model, encoded, pad, k, room):
 
 # %% ../../nbs/inside/policy_decoding.ipynb #5be10402
 @torch.inference_mode()
-def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens, begun):
+def _decode(policy, encoded, k, seeds, temperature, top_k, whole, max_tokens, begun):
     """Candidates for a batch of encoded prefixes; the prefix, and what the candidates begin with, is computed once per `k` candidates."""
     model, device, b = policy.model, policy.model.device, len(encoded)
     encoded = [ids + own for ids, own in zip(encoded, begun)]
@@ -126,7 +126,7 @@ def _decode(policy, encoded, k, seeds, temperature, whole, max_tokens, begun):
             new, logp = (
                 x.cpu().view(-1, k)
                 for x in pick_tokens(
-                    logits, u[groups, :, t].flatten().to(device), temperature, policy.top_k
+                    logits, u[groups, :, t].flatten().to(device), temperature, top_k
                 )
             )
             tokens[groups, :, t], logps[groups, :, t] = new, logp

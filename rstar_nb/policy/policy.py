@@ -31,14 +31,12 @@ class Policy:
         prompt=plain_prompt,  # question -> prompt text
         max_step_tokens: int = 48,  # a step that is not finished by then is given up
         max_rows: int = 384,  # candidates decoded together
-        top_k: int = 0,  # draw each token from the so many most likely ones only; 0 = all
         max_padded: int = 80_000,  # tokens of prefixes computed together, padding included: it bounds the memory
     ):
         self.model, self.tokenizer, self.prompt = model.eval(), tokenizer, prompt
-        self.max_step_tokens, self.max_rows, self.top_k, self.max_padded = (
+        self.max_step_tokens, self.max_rows, self.max_padded = (
             max_step_tokens,
             max_rows,
-            top_k,
             max_padded,
         )
         self.pad = (
@@ -66,6 +64,7 @@ class Policy:
         k: int,  # candidates per prefix
         seeds,  # one seed per prefix
         temperature: float = 1.0,  # 0 = greedy
+        top_k: int = 0,  # draw each token from the so many most likely ones only; 0 = all
         whole: bool = False,  # go on to the end of the solution instead of one step
         max_tokens: int
         | None = None,  # limit per candidate; default one step, or 8 of the longest steps if whole
@@ -91,6 +90,7 @@ class Policy:
                 k,
                 [seeds[i] for i in rows],
                 temperature,
+                top_k,
                 whole,
                 max_tokens,
                 [list(begun[i]) for i in rows],

@@ -6,21 +6,26 @@
 __all__ = ['beam_pass', 'gather_beam', 'harvest']
 
 # %% ../../nbs/inside/search_beam.ipynb #c1ae97ab
+from dataclasses import replace
+
+from .agent import Agent, SearchOptions
+
 from ..policy.steps import derive_seed
 from .mcts import expand, programs_of, record_execution
-from .strategies import _begin
-from .thoughts import Program, scored_tokens
+from .thoughts import Program, empty_thoughts, scored_tokens
 from .tree import ROOT, Tree
 
 # %% ../../nbs/inside/search_beam.ipynb #4899ee89
-def _beam_step(work, policy, executor, ppm, candidates, seed):
-    """Children for each (tree, node, times) entry: `times` calls of `candidates` each, one batch; run and scored."""
+def _beam_step(work, agent, options):
+    """Children for each (tree, node, times) entry: `times` calls each, one batch; run and scored."""
     asked = [(t, i, j) for t, i, times in work for j in range(times)]
     found = iter(
-        policy.propose(
+        agent.policy.propose(
             [(t.question, t.steps(i)) for t, i, _ in asked],
-            candidates,
-            [derive_seed(seed, t.problem_id, "beam", i, j) for t, i, j in asked],
+            options.candidates,
+            [derive_seed(options.seed, t.problem_id, "beam", i, j) for t, i, j in asked],
+            options.temperature,
+            top_k=options.top_k,
         )
     )
     grown = [
@@ -28,11 +33,11 @@ def _beam_step(work, policy, executor, ppm, candidates, seed):
     ]
     for t, _, times in work:
         t.events[-1]["calls"] = times
-    results = iter(executor.run([p for t, ids in grown for p in programs_of(t, ids)]))
+    results = iter(agent.executor.run([p for t, ids in grown for p in programs_of(t, ids)]))
     for t, ids in grown:
         record_execution(t, ids, [next(results) for _ in ids])
     running = [(t, [i for i in ids if t.nodes[i].status == "ok"]) for t, ids in grown]
-    scores = iter(ppm.score([(t.question, t.steps(i)) for t, ids in running for i in ids]))
+    scores = iter(agent.ppm.score([(t.question, t.steps(i)) for t, ids in running for i in ids]))
     for t, ids in running:
         for i in ids:
             t.nodes[i].ppm = next(scores)
@@ -43,21 +48,17 @@ def beam_pass(
     trees,
     widths,
     limits,  # one width and one limit of tokens for each tree
-    policy,
-    executor,
-    ppm,
-    candidates: int = 4,
-    max_depth: int = 9,
-    seed: int = 0,
+    agent,
+    options,
 ):
     """Grow fresh trees by one beam search each, in lock-step."""
     beams, asked = {id(t): [ROOT] for t in trees}, {id(t): 0 for t in trees}
-    for depth in range(max_depth):
+    for depth in range(options.max_depth):
         work = []
         for t, width, limit in zip(trees, widths, limits):
             going = [i for i in beams[id(t)] if not t.nodes[i].terminal]
             cost = (
-                candidates * t.tokens / asked[id(t)] if asked[id(t)] else 0
+                options.candidates * t.tokens / asked[id(t)] if asked[id(t)] else 0
             )  # of one more beginning, in tokens
             n = (
                 (width if depth == 0 else len(going))
@@ -66,11 +67,11 @@ def beam_pass(
             )
             if not going or n < 1:
                 continue
-            asked[id(t)] += n * candidates
+            asked[id(t)] += n * options.candidates
             work += [(t, ROOT, n)] if depth == 0 else [(t, i, 1) for i in going[:n]]
         if not work:
             return
-        _beam_step(work, policy, executor, ppm, candidates, seed)
+        _beam_step(work, agent, options)
         for t, width in zip(trees, widths):
             # Finished programs keep their place in the beam: a weak beginning does not go on because a good one is done.
             ends = [
@@ -83,18 +84,13 @@ def beam_pass(
 
 def gather_beam(
     questions,
-    policy,
-    executor,
+    agent: Agent,
     budget: int,
-    ppm,
-    seed: int = 0,
-    candidates: int = 4,
-    max_depth: int = 9,
-    **_,
+    options: SearchOptions,
 ) -> list:
     """A beam of width 1, then beams as wide as the rest of the budget allows."""
     thoughts, left, width, passes = (
-        _begin(questions),
+        empty_thoughts(questions),
         [budget] * len(questions),
         [1] * len(questions),
         0,
@@ -105,19 +101,15 @@ def gather_beam(
             fresh,
             [width[i] for i in going],
             [left[i] for i in going],
-            policy,
-            executor,
-            ppm,
-            candidates,
-            max_depth,
-            derive_seed(seed, passes),
+            agent,
+            replace(options, seed=derive_seed(options.seed, passes)),
         )
         for i, tree in zip(going, fresh):
             thoughts[i].trees.append(tree)
             left[i] -= max(1, tree.tokens)
             width[i] = max(0, left[i] // max(1, thoughts[i].trees[0].tokens))
         passes += 1
-    return [harvest(t, policy) for t in thoughts]
+    return [harvest(t, agent.policy) for t in thoughts]
 
 # %% ../../nbs/inside/search_beam.ipynb #637e4cc0
 def harvest(thought, policy):

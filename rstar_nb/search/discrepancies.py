@@ -7,6 +7,7 @@ __all__ = ['runner_ups', 'one_changed']
 
 # %% ../../nbs/inside/search_discrepancies.ipynb #0347c30a
 import torch
+
 from ..policy.decoding import backbone
 from ..policy.steps import STEP_END, Candidate, is_terminal
 

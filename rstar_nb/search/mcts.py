@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['best_child', 'can_go_on', 'select', 'expand', 'programs_of', 'record_execution', 'evaluate', 'backup',
-           'no_garbage_collection', 'search', 'grow']
+           'no_garbage_collection', 'advance', 'search', 'is_growable', 'has_rollouts_left', 'grow']
 
 # %% ../../nbs/05_search.ipynb #cdefab69
 import gc
 from contextlib import contextmanager
+
+from .agent import Agent, SearchOptions
 
 from ..answers.judge import is_equivalent
 from ..policy.steps import STEP_END, derive_seed
@@ -97,17 +99,17 @@ def evaluate(
     tree: Tree,
     node: int,
     reference: str | None = None,  # the reference answer; None = unknown (test time)
-    wrong: float = -1.0,  # reward of a wrong answer: -1 as in the paper, 0 as in a popular telling of the paper
+    wrong_reward: float = -1.0,  # of a wrong answer and of a dead end (paper: -1)
 ) -> float:
     """Reward of a rollout that ended at `node`, in [-1, 1]."""
     n = tree.nodes[node]
     if not n.terminal:
-        return wrong
+        return wrong_reward
     if reference is None:
         return n.ppm or 0.0
     if n.correct is None:
         n.correct = is_equivalent(n.answer, reference)
-    return 1.0 if n.correct else wrong
+    return 1.0 if n.correct else wrong_reward
 
 # %% ../../nbs/05_search.ipynb #8cbe1802
 def backup(tree: Tree, node: int, reward: float):
@@ -143,78 +145,75 @@ def no_garbage_collection():
             gc.enable()
 
 # %% ../../nbs/05_search.ipynb #5be10601
+def advance(trees, agent: Agent, options: SearchOptions, references: dict | None = None) -> list:
+    """Take every tree one step further, in lock-step; returns those that finished a rollout."""
+    leaves = [(t, select(t, options.rule, options.skip_exhausted)) for t in trees]
+    grow([(t, i) for t, i in leaves if is_growable(t, i, options.max_depth)], agent, options)
+    finished = []
+    for t, leaf in leaves:
+        if can_go_on(t, leaf, options.skip_exhausted):
+            t.cursor = leaf  # the rollout goes on from here in the next step
+        else:
+            reference = references[t.problem_id] if references else None
+            backup(t, leaf, evaluate(t, leaf, reference, options.wrong_reward))
+            finished.append(t)
+    return finished
+
+# %% ../../nbs/05_search.ipynb #5be10604
 def search(
     trees,
-    policy,
-    executor,
-    rollouts: int = 8,  # rollouts per tree, those already made included (paper: 8, later 16)
-    candidates: int = 5,  # steps proposed per expansion (paper: 5, 8, 16)
-    max_depth: int = 8,  # a program that has no answer after so many steps is a dead end
-    rule=uct,  # selection rule
+    agent: Agent,  # who writes steps, runs them and judges them
+    options: SearchOptions = SearchOptions(),
     references: dict | None = None,  # problem id -> reference answer; None = test time
-    ppm=None,  # scores children; their Q then starts from the score
-    temperature: float = 1.0,  # of the policy
-    seed: int = 0,  # equal seeds give equal trees
-    wrong: float = -1.0,  # reward of a wrong answer
-    skip_exhausted: bool = True,  # leave out subtrees in which nothing is left to try
     on_rollout=None,  # called with a tree after each of its rollouts
 ) -> list:
-    """Advance all trees to `rollouts` rollouts, in lock-step; returns them. Call again with more rollouts to go on."""
+    """Advance all trees to `options.rollouts` rollouts; returns them. Call again to go on."""
     with no_garbage_collection():
-        while active := [
-            t
-            for t in trees
-            if t.rollouts < rollouts and not (skip_exhausted and t.nodes[ROOT].exhausted)
-        ]:
-            leaves = [(t, select(t, rule, skip_exhausted)) for t in active]
-            grow(
-                [
-                    (t, i)
-                    for t, i in leaves
-                    if t.nodes[i].children is None
-                    and not t.nodes[i].terminal
-                    and t.depth(i) < max_depth
-                ],
-                policy,
-                executor,
-                candidates,
-                ppm,
-                temperature,
-                seed,
-            )
-            for t, i in leaves:
-                if can_go_on(t, i, skip_exhausted):
-                    t.cursor = i
-                    continue
-                backup(t, i, evaluate(t, i, references and references[t.problem_id], wrong))
+        while active := [t for t in trees if has_rollouts_left(t, options)]:
+            for t in advance(active, agent, options, references):
                 if on_rollout:
                     on_rollout(t)
     return trees
 
 # %% ../../nbs/05_search.ipynb #5be10603
-def grow(leaves, policy, executor, candidates, ppm, temperature, seed):
-    """Expand, execute and score all `leaves`, each with one batched call."""
+def is_growable(tree: Tree, node: int, max_depth: int) -> bool:
+    """May `node` get children: unexpanded, not the end of a program, not too deep?"""
+    n = tree.nodes[node]
+    return n.children is None and not n.terminal and tree.depth(node) < max_depth
+
+
+def has_rollouts_left(tree: Tree, options: SearchOptions) -> bool:
+    """Does the tree need more rollouts, and is there something left to try?"""
+    exhausted = options.skip_exhausted and tree.nodes[ROOT].exhausted
+    return tree.rollouts < options.rollouts and not exhausted
+
+
+def grow(leaves, agent: Agent, options: SearchOptions):
+    """Expand, execute and score all `leaves`, (tree, node) pairs, each with one batched call."""
     if not leaves:
         return
-    seeds = [derive_seed(seed, t.problem_id, "expand", i) for t, i in leaves]
     before = [t.steps(i) for t, i in leaves]  # walked once for all the children
-    proposed = policy.propose(
-        [(t.question, steps) for (t, _), steps in zip(leaves, before)],
-        candidates,
-        seeds,
-        temperature,
+    proposed = agent.policy.propose(
+        [(t.question, steps) for (t, _), steps in zip(leaves, before, strict=True)],
+        options.candidates,
+        [derive_seed(options.seed, t.problem_id, "expand", i) for t, i in leaves],
+        options.temperature,
+        top_k=options.top_k,
     )
     grown = [
-        (t, expand(t, i, found), steps) for (t, i), found, steps in zip(leaves, proposed, before)
+        (t, expand(t, i, candidates), steps)
+        for (t, i), candidates, steps in zip(leaves, proposed, before, strict=True)
     ]
-    results = iter(executor.run([p for t, ids, steps in grown for p in programs_of(t, ids, steps)]))
+    results = iter(
+        agent.executor.run([p for t, ids, steps in grown for p in programs_of(t, ids, steps)])
+    )
     for t, ids, _ in grown:
         record_execution(t, ids, [next(results) for _ in ids])
-    if ppm is None:
+    if agent.ppm is None:
         return
     running = [(t, [i for i in ids if t.nodes[i].status == "ok"], steps) for t, ids, steps in grown]
     scores = iter(
-        ppm.score(
+        agent.ppm.score(
             [(t.question, [*steps, t.nodes[i].step]) for t, ids, steps in running for i in ids]
         )
     )

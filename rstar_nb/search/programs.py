@@ -32,7 +32,7 @@ def add_program(
     reference: str | None = None,  # the reference answer; None = unknown (test time)
     ppm: float | None = None,  # PPM score of the whole program
     whole: bool = False,  # put it into a single step
-    wrong: float = -1.0,  # reward of a wrong answer
+    wrong_reward: float = -1.0,  # reward of a wrong answer
 ) -> int:
     """Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."""
     tree.tokens += len(candidate.ids) - candidate.begun
@@ -53,5 +53,5 @@ def add_program(
         n.ppm = ppm
         tree.log("score", nodes=[node], ppm=[ppm])
     if result.status == "ok":
-        backup(tree, node, evaluate(tree, node, reference, wrong))
+        backup(tree, node, evaluate(tree, node, reference, wrong_reward))
     return node

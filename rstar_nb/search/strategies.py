@@ -7,16 +7,19 @@ __all__ = ['STRATEGIES', 'gather_greedy', 'gather_samples', 'gather_mcts', 'gath
            'think']
 
 # %% ../../nbs/10_deep_thinking.ipynb #d1ed2c5a
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from .agent import Agent, SearchOptions, orm_of, ppm_of
 
 from ..policy.steps import STEP_END, derive_seed
 from .beam import gather_beam, harvest
-from .mcts import backup, best_child, evaluate, grow, select
+from .mcts import advance
 from rstar_nb.search.thoughts import (
     Program,
-    Thought,
     Tokens,
     best,
+    empty_thoughts,
     majority,
     orm_score,
     ppm_last,
@@ -31,11 +34,7 @@ from rstar_nb.search.thoughts import (
     weight_by_ppm,
 )
 from .tree import ROOT, Tree
-from .ucb import puct, uct
-
-# %% ../../nbs/10_deep_thinking.ipynb #91fe2e66
-def _begin(questions):
-    return [Thought(id, question) for id, question in questions]
+from .ucb import puct
 
 # %% ../../nbs/10_deep_thinking.ipynb #4cf4a90d
 def _run(thoughts, drawn, executor):
@@ -48,64 +47,57 @@ def _run(thoughts, drawn, executor):
     return thoughts
 
 
-def gather_greedy(questions, policy, executor, **_) -> list:
+def gather_greedy(questions, agent, budget=None, options=None) -> list:
     """The most likely program of each question."""
-    thoughts = _begin(questions)
-    drawn = policy.propose(
+    thoughts = empty_thoughts(questions)
+    drawn = agent.policy.propose(
         [(t.question, []) for t in thoughts], 1, [0] * len(thoughts), temperature=0, whole=True
     )
     for t, (c,) in zip(thoughts, drawn):
-        t.tokens = Tokens(len(c.ids), read_tokens(policy, [(t.question, [])]))
-    return _run(thoughts, drawn, executor)
+        t.tokens = Tokens(len(c.ids), read_tokens(agent.policy, [(t.question, [])]))
+    return _run(thoughts, drawn, agent.executor)
 
 
 def gather_samples(
     questions,
-    policy,
-    executor,
+    agent: Agent,
     budget: int,
-    seed: int = 0,
-    temperature: float = 1.0,
+    options: SearchOptions,
     block: int = 8,  # samples drawn at once
-    **_,
 ) -> list:
     """Whole programs, drawn one after the other until the budget is spent."""
-    thoughts, j = _begin(questions), 0
+    thoughts, j = empty_thoughts(questions), 0
     drawn = {t.id: [] for t in thoughts}
     while active := [t for t in thoughts if t.tokens.generated < budget]:
-        found = policy.propose(
+        found = agent.policy.propose(
             [(t.question, []) for t in active],
             block,
-            [derive_seed(seed, t.id, "sample", j) for t in active],
-            temperature,
+            [derive_seed(options.seed, t.id, "sample", j) for t in active],
+            options.temperature,
+            top_k=options.top_k,
             whole=True,
         )
         for t, candidates in zip(active, found):
-            t.tokens.prefix += read_tokens(policy, [(t.question, [])])
+            t.tokens.prefix += read_tokens(agent.policy, [(t.question, [])])
             for c in candidates:
                 if t.tokens.generated >= budget:
                     break  # drawn in the same block, but a single draw would have stopped here
                 t.tokens.generated += max(1, len(c.ids))
                 drawn[t.id].append(c)
         j += 1
-    return _run(thoughts, [drawn[t.id] for t in thoughts], executor)
+    return _run(thoughts, [drawn[t.id] for t in thoughts], agent.executor)
 
 # %% ../../nbs/10_deep_thinking.ipynb #9b4de550
 def gather_mcts(
     questions,
-    policy,
-    executor,
+    agent: Agent,
     budget: int,
-    ppm=None,
-    seed: int = 0,
-    candidates: int = 4,
-    max_depth: int = 9,
-    rule=uct,
+    options: SearchOptions,
     most_trees: int = 32,  # per question
-    **_,
 ) -> list:
     """Trees for each question, one after the other, in lock-step over the questions, until the budgets are spent."""
-    thoughts = _begin(questions)
+    options = replace(options, skip_exhausted=True)  # walking the same paths again spends nothing
+    thoughts = empty_thoughts(questions)
     while active := [
         t
         for t in thoughts
@@ -117,33 +109,13 @@ def gather_mcts(
                 t.trees.append(
                     Tree(f"{t.id} tree {len(t.trees) + 1}" if t.trees else t.id, t.question)
                 )
-        leaves = [(t.trees[-1], select(t.trees[-1], rule)) for t in active]
-        grow(
-            [
-                (t, i)
-                for t, i in leaves
-                if t.nodes[i].children is None
-                and not t.nodes[i].terminal
-                and t.depth(i) < max_depth
-            ],
-            policy,
-            executor,
-            candidates,
-            ppm,
-            1.0,
-            seed,
-        )
-        for t, i in leaves:
-            if t.nodes[i].children and best_child(t, i, rule) is not None:
-                t.cursor = i
-            else:
-                backup(t, i, evaluate(t, i))
-    return [harvest(t, policy) for t in thoughts]
+        advance([t.trees[-1] for t in active], agent, options)
+    return [harvest(t, agent.policy) for t in thoughts]
 
 
-def gather_mcts_puct(questions, policy, executor, **more) -> list:
+def gather_mcts_puct(questions, agent, budget, options) -> list:
     """The same with PUCT: the policy's prior leads."""
-    return gather_mcts(questions, policy, executor, **{**more, "rule": puct})
+    return gather_mcts(questions, agent, budget, replace(options, rule=puct))
 
 # %% ../../nbs/10_deep_thinking.ipynb #86ecfbd3
 @dataclass(frozen=True)
@@ -151,16 +123,20 @@ class Strategy:
     """A way to spend tokens on a question."""
 
     name: str
-    gather: object  # (questions, policy, executor, budget, ppm, seed, ...) -> thoughts
-    choose: object  # programs -> program or None
-    read: object = read_nothing  # (thoughts, policy, ppm, orm) -> tokens read for each
-    needs: str = ""  # "ppm" or "orm" if it cannot do without
+    gather: Callable  # (questions, agent, budget, options) -> thoughts
+    choose: Callable  # programs -> program or None
+    read: Callable = read_nothing  # (thoughts, agent) -> tokens read for each
+    judge: Callable | None = None  # agent -> the reward model it cannot do without
+
+    def can_use(self, agent: Agent) -> bool:
+        """Has the agent all that the strategy needs?"""
+        return self.judge is None or self.judge(agent) is not None
 
 
 def _mcts(name, gather):
     return [
         Strategy(f"{name}/vote", gather, lambda ps: majority(ps, weight_by_ppm)),
-        Strategy(f"{name}/ppm", gather, lambda ps: best(ps, ppm_last), needs="ppm"),
+        Strategy(f"{name}/ppm", gather, lambda ps: best(ps, ppm_last), judge=ppm_of),
         Strategy(f"{name}/visits", gather, lambda ps: majority(ps, visits)),
     ]
 
@@ -171,26 +147,26 @@ STRATEGIES = {
         Strategy("greedy", gather_greedy, lambda ps: ps[0] if ps else None),
         Strategy("majority", gather_samples, majority),
         Strategy(
-            "best_of_n/ppm_last", gather_samples, lambda ps: best(ps, ppm_last), read_last, "ppm"
+            "best_of_n/ppm_last", gather_samples, lambda ps: best(ps, ppm_last), read_last, ppm_of
         ),
         Strategy(
-            "best_of_n/ppm_min", gather_samples, lambda ps: best(ps, ppm_min), read_steps, "ppm"
+            "best_of_n/ppm_min", gather_samples, lambda ps: best(ps, ppm_min), read_steps, ppm_of
         ),
         Strategy(
-            "best_of_n/ppm_mean", gather_samples, lambda ps: best(ps, ppm_mean), read_steps, "ppm"
+            "best_of_n/ppm_mean", gather_samples, lambda ps: best(ps, ppm_mean), read_steps, ppm_of
         ),
         Strategy(
             "best_of_n/ppm_vote",
             gather_samples,
             lambda ps: majority(ps, weight_by_ppm),
             read_last,
-            "ppm",
+            ppm_of,
         ),
         Strategy(
-            "best_of_n/orm", gather_samples, lambda ps: best(ps, orm_score), read_outcome, "orm"
+            "best_of_n/orm", gather_samples, lambda ps: best(ps, orm_score), read_outcome, orm_of
         ),
-        Strategy("beam/ppm", gather_beam, lambda ps: best(ps, ppm_last), needs="ppm"),
-        Strategy("beam/vote", gather_beam, lambda ps: majority(ps, weight_by_ppm), needs="ppm"),
+        Strategy("beam/ppm", gather_beam, lambda ps: best(ps, ppm_last), judge=ppm_of),
+        Strategy("beam/vote", gather_beam, lambda ps: majority(ps, weight_by_ppm), judge=ppm_of),
         *_mcts("mcts/uct", gather_mcts),
         *_mcts("mcts/puct", gather_mcts_puct),
     ]
@@ -208,45 +184,29 @@ def find_strategy(name: str) -> Strategy:
 def think(
     strategy,
     questions,  # name or Strategy; (id, question) pairs
-    policy,
-    executor,
+    agent: Agent,
     budget: int = 500,  # tokens the policy may write per question
-    ppm=None,
-    orm=None,
-    seed: int = 0,
-    candidates: int = 4,  # steps proposed per expansion (beam, MCTS)
-    max_depth: int = 9,  # steps before a program counts as a dead end (beam, MCTS)
+    options: SearchOptions = SearchOptions(candidates=4, max_depth=9),
     memo: dict
-    | None = None,  # what earlier calls with the same models, questions and seed gathered; filled
+    | None = None,  # what earlier calls with the same agent, questions and options gathered; filled
 ) -> list:
     """Thoughts with a chosen program, in the order of the questions. Raises ValueError if a reward model is missing."""
     s = find_strategy(strategy) if isinstance(strategy, str) else strategy
     if budget < 1:
         raise ValueError(f"a budget of {budget} tokens buys nothing; give 1 or more")
-    models = dict(ppm=ppm, orm=orm)
-    if s.needs and models[s.needs] is None:
+    if not s.can_use(agent):
+        name, kind = ("orm", "an ORM") if s.judge is orm_of else ("ppm", "a PPM")
         raise ValueError(
-            f"{s.name} needs {'an ORM' if s.needs == 'orm' else 'a PPM'}; give {s.needs}= or choose greedy or majority"
+            f"{s.name} needs {kind}; give Agent(..., {name}=...) or choose greedy or majority"
         )
-    memo, key = (
-        {} if memo is None else memo,
-        (s.gather, budget if s.gather is not gather_greedy else None),
-    )
+    memo = {} if memo is None else memo
+    key = (s.gather, budget if s.gather is not gather_greedy else None)
     if key not in memo:
-        memo[key] = s.gather(
-            questions,
-            policy,
-            executor,
-            budget=budget,
-            ppm=ppm,
-            seed=seed,
-            candidates=candidates,
-            max_depth=max_depth,
-        )
-    read = s.read(memo[key], policy, **models)
+        memo[key] = s.gather(questions, agent, budget, options)
+    read = s.read(memo[key], agent)
     return [
         replace(
             t, tokens=replace(t.tokens, scored=t.tokens.scored + n), chosen=s.choose(t.programs)
         )
-        for t, n in zip(memo[key], read)
+        for t, n in zip(memo[key], read, strict=True)
     ]

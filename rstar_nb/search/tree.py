@@ -45,10 +45,15 @@ class Node:
         return self.node_visits + (self.ppm is not None)
 
     @property
+    def mean_reward(self) -> float:
+        """Mean reward of the rollouts through here, in [-1, 1]; 0.0 before the first."""
+        return self.value_sum / self.node_visits if self.node_visits else 0.0
+
+    @property
     def q_value(self) -> float:
         """Mean reward in [-1, 1]; starts from the PPM score where there is one."""
         if self.ppm is None:
-            return self.value_sum / self.node_visits if self.node_visits else 0.0
+            return self.mean_reward
         return (self.value_sum + self.ppm) / (self.node_visits + 1)
 
 # %% ../../nbs/inside/search_tree.ipynb #18b6d3a9
