@@ -9,34 +9,39 @@ import os
 import signal
 import sys
 
-import rstar_nb.evolve.loop as loop
 import rstar_nb.store as store
-from rstar_nb.search.mcts import backup
+from rstar_nb.evolve.loop import evolve
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.evolve.tiny import TinyModels
 
 # Only levels 1 and 2, so that a base trained for seconds already solves some of them.
-SETTINGS = dict(
-    rounds=2,
-    problems=(24,),
-    trees=(24,),
-    solved_trees=(4,),
-    min_level=(1,),
-    max_level=(2,),
-    carry=6,
-    wave=12,
-    rollouts=(3,),
-    more_rollouts=(4, 5),
-    candidates=(3,),
-    ppm_from=2,
-    seed_solutions=240,
-    base_steps=(360, 1),
-    sft_at_least=12,
-    sft_passes=0.1,
-    ppm_steps=(6,),
-    test_problems=24,
-    ood_problems=4,
-    search_problems=12,
-    eval_rollouts=3,
-    eval_candidates=2,
+SETTINGS = Settings().with_values(
+    {
+        "rounds": 2,
+        "base.examples": 240,
+        "base.num_steps": (360, 1),
+        "base.levels": (1, 2),
+        "problems.number": (24,),
+        "problems.min_level": (1,),
+        "problems.max_level": (2,),
+        "problems.carry": 6,
+        "search.wave": 12,
+        "search.trees": (24,),
+        "search.solved_trees": (4,),
+        "search.rollouts": (3,),
+        "search.more_rollouts": (4, 5),
+        "search.candidates": (3,),
+        "search.ppm_from": 2,
+        "sft.min_num_steps": 12,
+        "sft.passes": 0.1,
+        "reward.num_steps": (6,),
+        "evaluation.problems": 24,
+        "evaluation.levels": (1, 2),
+        "evaluation.search_problems": 12,
+        "evaluation.ood_problems": 4,
+        "evaluation.rollouts": 3,
+        "evaluation.candidates": 2,
+    }
 )
 
 
@@ -52,31 +57,44 @@ def count_down(n):
     return passage
 
 
+def replaced(module, name, before):
+    """Call `before` with the arguments of a function each time it is called."""
+    function = getattr(module, name)
+
+    def wrapped(*args, **kwargs):
+        before(*args)
+        return function(*args, **kwargs)
+
+    setattr(module, name, wrapped)
+
+
 def arm(place, n):
     passage = count_down(n)
     if place == "search":
-        import rstar_nb.search.mcts as module
+        import rstar_nb.search.mcts as mcts
 
-        module.backup = lambda *a: (passage(), backup(*a))[1]
+        replaced(mcts, "backup", passage)
     elif place in ("sft", "ppm"):
         name = {"sft": "fine_tune", "ppm": "fit_pairs"}[place]
-        train = getattr(loop.TinyModels, name)
-        setattr(
-            loop.TinyModels,
-            name,
-            staticmethod(lambda *a, on_step=None, **k: train(*a, on_step=passage, **k)),
-        )
+        train = getattr(TinyModels, name)
+
+        def interrupted(*args, on_step=None, **kwargs):
+            return train(*args, on_step=passage, **kwargs)
+
+        setattr(TinyModels, name, staticmethod(interrupted))
     elif place == "checkpoint":  # after the weights are written, before the folder has its name
-        write_text = store.write_text
-        store.write_text = lambda path, text: (
-            passage() if str(path).endswith("complete.json") else None,
-            write_text(path, text),
-        )[1]
-    elif (
-        place == "file"
-    ):  # before a file of rows is written: of a round the 1st is pairs, the 2nd selected, the 3rd the evaluation
-        write_lines = loop.write_lines
-        loop.write_lines = lambda path, rows: (passage(), write_lines(path, rows))[1]
+        replaced(
+            store,
+            "write_text",
+            lambda path, text: passage() if str(path).endswith("complete.json") else None,
+        )
+    elif place == "file":
+        # Before a file of rows is written: of a round pairs, selected, then the evaluation.
+        import rstar_nb.evolve.measuring as measuring
+        import rstar_nb.evolve.phases as phases
+
+        replaced(phases, "write_lines", passage)
+        replaced(measuring, "write_lines", passage)
     elif place == "line":  # in the middle of a line
         sealed = store._sealed
 
@@ -98,13 +116,5 @@ if __name__ == "__main__":
     folder, *where = sys.argv[1:]
     if where:
         arm(where[0], int(where[1]))
-    import rstar_nb.problems.generator as problems
-
-    generate = problems.generate
-    loop.generate = lambda n, split="train", seed=0, levels=None, start=0, weights=None: generate(
-        n, split, seed, levels or ((1, 2) if split != "ood" else None), start, weights
-    )
-    settings = loop.Settings(**SETTINGS)
-    loop.evolve(
-        folder, settings, resume=os.path.exists(os.path.join(folder, "config.json")), quiet=True
-    )
+    resume = os.path.exists(os.path.join(folder, "config.json"))
+    evolve(folder, SETTINGS, resume=resume, quiet=True)

@@ -221,6 +221,7 @@ def evaluate(
     """Accuracy of strategies at equal tokens, with intervals and paired comparisons."""
     from rich.console import Console
     from rich.progress import Progress
+
     from rstar_nb.evolve.curriculum import test_problems
     from rstar_nb.evolve.loop import load_settings
     from rstar_nb.evolve.pretrained import models_for, preset_of
@@ -465,6 +466,7 @@ def plan(
 def doctor():
     """What this machine can do: sandbox, processor, versions, and what is missing."""
     import torch
+
     from rstar_nb.executor.pool import Executor
     from rstar_nb.store import machine
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import torch
+
 from .settings import Settings
 from .tiny import seed_rows
 from ..policy.presets import ModelError, Preset, preset

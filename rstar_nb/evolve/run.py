@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run']
 
-# %% ../../nbs/inside/evolve_run.ipynb #e69f87f2
+# %% ../../nbs/inside/evolve_run.ipynb #39d874eb
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,35 +19,44 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
 from .record import round_to
 from .settings import Settings
-from .tiny import TinyModels
 from ..store import append_lines, read_lines
 
-# %% ../../nbs/inside/evolve_run.ipynb #5be11002
+# %% ../../nbs/inside/evolve_run.ipynb #1ad97a1b
 class Run:
     """A run folder with its settings, its executor, its models and its progress display."""
 
-    def __init__(self, folder, settings: Settings, executor, quiet: bool = False, models=None):
-        self.folder, self.settings, self.executor, self.models = (
-            Path(folder),
-            settings,
-            executor,
-            models or TinyModels(),
-        )
-        self.console, self.quiet = Console(stderr=True, quiet=quiet), quiet
+    def __init__(
+        self,
+        folder,  # of the run
+        settings: Settings,
+        executor,  # runs the programs
+        models,  # makes, loads and saves policy and reward model, e.g. `TinyModels()`
+        quiet: bool = False,  # no progress bars
+    ):
+        self.folder = Path(folder)
+        self.settings = settings
+        self.executor = executor
+        self.models = models
+        self.quiet = quiet
+        self.console = Console(stderr=True, quiet=quiet)
 
-    def round(self, k: int) -> Path:
-        """Folder of round k."""
+    def folder_of(self, k: int) -> Path:
+        """Folder of round `k`; made if it is not there."""
         path = self.folder / f"round_{k}"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @contextmanager
-    def phase(self, round: int, name: str, total: int):
-        """Progress bar with an estimate for a phase; yields a function that advances it. The time is noted when it ends."""
+    def phase(self, k: int, name: str, total: int):
+        """A progress bar for a phase of round `k`; yields a function that advances it.
+
+        The seconds are noted in the round's times.jsonl when the phase ends.
+        """
         columns = [
-            TextColumn("[bold]round {task.fields[round]}[/] {task.description:<10}"),
+            TextColumn("[bold]round {task.fields[k]}[/] {task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -56,16 +65,14 @@ class Run:
         ]
         start = time.perf_counter()
         with Progress(*columns, console=self.console, disable=self.quiet) as bar:
-            task = bar.add_task(name, total=total, round=round)
+            task = bar.add_task(name, total=total, k=k)
             yield lambda n=1: bar.advance(task, n)
-        append_lines(
-            self.round(round) / "times.jsonl",
-            [dict(phase=name, seconds=round_to(time.perf_counter() - start, 2))],
-        )
+        seconds = round_to(time.perf_counter() - start, 2)
+        append_lines(self.folder_of(k) / "times.jsonl", [dict(phase=name, seconds=seconds)])
 
-    def seconds(self, round: int) -> dict:
-        """Seconds per phase, interrupted attempts not included."""
+    def seconds(self, k: int) -> dict:
+        """Phase -> seconds in round `k`, interrupted attempts not included."""
         times = {}
-        for row in read_lines(self.round(round) / "times.jsonl"):
+        for row in read_lines(self.folder_of(k) / "times.jsonl"):
             times[row["phase"]] = round_to(times.get(row["phase"], 0) + row["seconds"], 2)
         return times

@@ -21,10 +21,9 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import rstar_nb
 from .sandbox import PROBES, level
 from .zygote import ENDED, FLOOD, HEADER, LOST, MEMORY, MESSAGE, TIMEOUT
-
-import rstar_nb
 
 # %% ../../nbs/02_executor.ipynb #814d0168
 class SandboxError(RuntimeError):

@@ -10,9 +10,10 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from transformers import DynamicCache
+
 from .shared_prefix import SharedPrefixCache, can_share_prefix, shared_prefix
 from .steps import STEP_END, Candidate, is_terminal
-from transformers import DynamicCache
 
 # %% ../../nbs/inside/policy_decoding.ipynb #a7488b24
 def uniforms(seed: int, rows: int, cols: int) -> np.ndarray:

@@ -10,9 +10,10 @@ import warnings
 from functools import lru_cache
 
 import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from .decoding import _decode, _StepEnds
 from .steps import STEP_END, Candidate, plain_prompt
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 warnings.filterwarnings(
     "ignore", "`past_key_values` is deprecated", FutureWarning

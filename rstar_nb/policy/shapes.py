@@ -9,8 +9,9 @@ __all__ = ['SHAPES', 'Shape', 'shape_of', 'weight_bytes', 'nf4_config']
 from dataclasses import dataclass
 
 import torch
-from .presets import NF4_BITS
 from transformers import BitsAndBytesConfig
+
+from .presets import NF4_BITS
 
 # %% ../../nbs/inside/policy_shapes.ipynb #290ad8ef
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from .presets import SMOL, SMOL_GGUF, ModelError, Preset
 from .shapes import Shape, nf4_config, weight_bytes
 from ..store import is_complete, publish
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # %% ../../nbs/inside/policy_weights.ipynb #e2d29ad4
 def best_device() -> torch.device:

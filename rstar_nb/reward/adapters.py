@@ -8,10 +8,11 @@ __all__ = ['AdapterPPM', 'fit_adapter', 'load_ppm']
 # %% ../../nbs/inside/reward_adapters.ipynb #27334ad6
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from ..policy.presets import ModelError
 from .model import PPM, fit_pairs
 from ..training.adapters import AdapterPolicy, read_adapter
-from safetensors.torch import load_file
 
 # %% ../../nbs/inside/reward_adapters.ipynb #dd588335
 class AdapterPPM(PPM):

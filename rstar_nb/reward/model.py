@@ -11,13 +11,14 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+
 from ..policy.decoding import backbone
 from ..policy.policy import Policy
 from ..policy.shared_prefix import can_share_prefix
 from .siblings import _sibling_scores, log_likelihood
 from ..search.tree import trajectories
 from ..training.loop import length_batches, train_loop
-from safetensors.torch import load_file, save_file
 
 # %% ../../nbs/07_reward_model.ipynb #a5dea74c
 def outcomes_below(tree) -> tuple:

@@ -7,9 +7,10 @@ __all__ = ['log_likelihood']
 
 # %% ../../nbs/inside/reward_siblings.ipynb #c02e1309
 import torch
+from transformers import DynamicCache
+
 from ..policy.decoding import backbone, left_pad
 from ..policy.shared_prefix import SharedPrefixCache, shared_prefix
-from transformers import DynamicCache
 
 # %% ../../nbs/inside/reward_siblings.ipynb #7874ec2c
 def log_likelihood(model, hidden, ids, predicts):

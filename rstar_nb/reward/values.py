@@ -7,6 +7,7 @@ __all__ = ['outcome_targets', 'q_targets', 'fit_values']
 
 # %% ../../nbs/inside/reward_values.ipynb #3bb3fa54
 import torch
+
 from ..search.tree import trajectories
 from ..training.loop import length_batches, train_loop
 

@@ -8,9 +8,8 @@ __all__ = ['beam_pass', 'gather_beam', 'harvest']
 # %% ../../nbs/inside/search_beam.ipynb #c1ae97ab
 from dataclasses import replace
 
-from .agent import Agent, SearchOptions
-
 from ..policy.steps import derive_seed
+from .agent import Agent, SearchOptions
 from .mcts import expand, programs_of, record_execution
 from .thoughts import Program, empty_thoughts, scored_tokens
 from .tree import ROOT, Tree

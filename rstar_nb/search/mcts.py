@@ -10,10 +10,9 @@ __all__ = ['best_child', 'can_go_on', 'select', 'expand', 'programs_of', 'record
 import gc
 from contextlib import contextmanager
 
-from .agent import Agent, SearchOptions
-
 from ..answers.judge import is_equivalent
 from ..policy.steps import STEP_END, derive_seed
+from .agent import Agent, SearchOptions
 from .tree import ROOT, Tree, add_children
 from .ucb import uct
 

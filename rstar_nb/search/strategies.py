@@ -10,9 +10,8 @@ __all__ = ['STRATEGIES', 'gather_greedy', 'gather_samples', 'gather_mcts', 'gath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .agent import Agent, SearchOptions, orm_of, ppm_of
-
 from ..policy.steps import STEP_END, derive_seed
+from .agent import Agent, SearchOptions, orm_of, ppm_of
 from .beam import gather_beam, harvest
 from .mcts import advance
 from rstar_nb.search.thoughts import (

@@ -7,6 +7,7 @@ __all__ = ['plot_capacity', 'plot_plateau', 'plot_arms']
 
 # %% ../../nbs/inside/show_arms.ipynb #ba21d90a
 from matplotlib.figure import Figure
+
 from ..evolve.ablations import arm_text
 from .picture import Picture
 

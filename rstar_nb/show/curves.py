@@ -8,6 +8,7 @@ __all__ = ['curve', 'plot_curves']
 # %% ../../nbs/inside/show_curves.ipynb #c471a913
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+
 from ..measure.measurement import table_text
 from .picture import Picture
 

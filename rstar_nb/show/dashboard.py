@@ -18,6 +18,7 @@ import anywidget
 import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
+
 from .layout import best_end, path_to, tidy_layout, visible_nodes
 from .picture import INK, Picture
 from .rounds import PHASE_COLORS, accuracy_points, draw_rounds, plot_rounds

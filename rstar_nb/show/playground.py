@@ -15,6 +15,7 @@ from importlib.resources import files
 import anywidget
 import traitlets
 from matplotlib.figure import Figure
+
 from ..search.ucb import ucb1
 
 # %% ../../nbs/inside/show_playground.ipynb #0c0f481c

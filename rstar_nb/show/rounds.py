@@ -9,6 +9,7 @@ __all__ = ['PAPER_CURVES', 'POPULAR_CURVE', 'COLORS', 'PHASE_COLORS', 'PHASE_NAM
 # %% ../../nbs/inside/show_rounds.ipynb #ed6dd41a
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
 from ..measure.intervals import wilson
 from .picture import INK, PAPER, Picture
 

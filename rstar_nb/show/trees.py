@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
+
 from .layout import best_end, children_of, path_to, tidy_layout, visible_nodes
 from .picture import GOLD, INK, PAPER, Picture
 

@@ -12,6 +12,7 @@ from importlib.resources import files
 
 import anywidget
 import traitlets
+
 from .layout import best_end, tidy_layout, visible_nodes
 from .trees import show_tree, step_label
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from ..policy.policy import Policy
 from ..policy.presets import ModelError
 from ..policy.steps import plain_prompt
 from ..policy.weights import load_base
 from .sft import fine_tune
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # %% ../../nbs/inside/training_adapters.ipynb #39485c75
 class SharedBase:

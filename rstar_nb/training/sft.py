@@ -8,6 +8,7 @@ __all__ = ['code_only', 'select_solutions', 'encode_row', 'solution_loss', 'fine
 # %% ../../nbs/08_sft.ipynb #fe5d1d73
 import numpy as np
 import torch
+
 from ..policy.decoding import backbone
 from ..search.tree import trajectories
 from .loop import inner_matrices, length_batches, train_loop
