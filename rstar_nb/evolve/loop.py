@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from .measuring import measure_phase
 
 from .curriculum import training_problems
+from .measuring import measure_phase
 from .phases import reward_phase, select_phase, sft_phase
 from .record import round_row, sitting, write_record
 from .run import Run

@@ -10,26 +10,35 @@ import math
 
 import numpy as np
 
-# %% ../../nbs/inside/measure_comparison.ipynb #8ef63297
+# %% ../../nbs/inside/measure_comparison.ipynb #2d66eec8
 def discordant(a, b) -> tuple:
-    """(only a right, only b right) of two sequences of outcomes for the same questions."""
+    """(only a right, only b right) of two sequences of outcomes for the same questions.
+
+    Raises ValueError if they do not pair.
+    """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(
-            f"outcomes of {a.size} and {b.size} questions cannot be paired; give both for the same questions, in the same order"
-        )
+        message = f"outcomes of {a.size} and {b.size} questions cannot be paired"
+        raise ValueError(f"{message}; give both for the same questions, in the same order")
     return int((a & ~b).sum()), int((b & ~a).sum())
 
 
 def mcnemar(a, b) -> float:
-    """p-value of McNemar's exact test, two-sided: the chance of so lopsided a split if neither were better."""
-    only_a, only_b = discordant(a, b)
-    n, k = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    """p-value of McNemar's exact test, two-sided (McNemar 1947).
 
-# %% ../../nbs/inside/measure_comparison.ipynb #87353830
+    The chance of so lopsided a split of the discordant questions if neither were better.
+    """
+    only_a, only_b = discordant(a, b)
+    n = only_a + only_b
+    tail = sum(math.comb(n, i) for i in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+# %% ../../nbs/inside/measure_comparison.ipynb #d1ace01b
 def paired_bootstrap(a, b, draws: int = 10_000, seed: int = 0, level: float = 0.95) -> tuple:
-    """(difference of accuracy b - a, low, high): percentile interval over questions drawn with replacement."""
+    """(difference of accuracy b - a, low, high), by the percentile interval over questions.
+
+    Raises ValueError if there is nothing to compare.
+    """
     discordant(a, b)
     d = np.asarray(b, float) - np.asarray(a, float)
     if not len(d):
@@ -52,24 +61,33 @@ def holm(p_values) -> list:
         adjusted[i] = worst
     return adjusted
 
-# %% ../../nbs/inside/measure_comparison.ipynb #fa00de3a
+# %% ../../nbs/inside/measure_comparison.ipynb #ea49d54d
 def compare_with_first(
     outcomes: dict,  # name -> outcomes for the same questions, in the same order
 ) -> list:
-    """Each strategy against the first: dicts with difference, interval, discordant pairs, p and Holm's p."""
+    """Each strategy against the first: dicts with difference, interval, discordant pairs, p.
+
+    Holm's correction runs over this table; a caller with several tables corrects over all.
+    """
     (first, a), *others = outcomes.items()
-    p = [mcnemar(a, b) for _, b in others]
-    return [
-        dict(
-            a=first,
-            b=name,
-            only_a=discordant(a, b)[0],
-            only_b=discordant(a, b)[1],
-            **dict(zip(("difference", "low", "high"), paired_bootstrap(a, b))),
-            interval="paired bootstrap, 95 %, 10,000 draws",
-            test="exact McNemar, two-sided",
-            p=p_i,
-            p_holm=h,
+    adjusted = holm([mcnemar(a, b) for _, b in others])
+    compared = []
+    for (name, b), p_holm in zip(others, adjusted, strict=True):
+        only_a, only_b = discordant(a, b)
+        difference, low, high = paired_bootstrap(a, b)
+        compared.append(
+            dict(
+                a=first,
+                b=name,
+                only_a=only_a,
+                only_b=only_b,
+                difference=difference,
+                low=low,
+                high=high,
+                interval="paired bootstrap, 95 %, 10,000 draws",
+                test="exact McNemar, two-sided",
+                p=mcnemar(a, b),
+                p_holm=p_holm,
+            )
         )
-        for (name, b), p_i, h in zip(others, p, holm(p))
-    ]
+    return compared

@@ -8,21 +8,27 @@ __all__ = ['wilson', 'tally']
 # %% ../../nbs/inside/measure_intervals.ipynb #3fd1e33c
 import math
 
-# %% ../../nbs/inside/measure_intervals.ipynb #5c10e6f4
-def wilson(correct: int, n: int, z: float = 1.96) -> tuple:
-    """95 % Wilson interval (low, high) of a rate, both in [0, 1]; (0, 1) if n is 0."""
+# %% ../../nbs/inside/measure_intervals.ipynb #df65bdc5
+def wilson(
+    correct: int,
+    n: int,
+    z: float = 1.96,  # 1.96 standard deviations on either side hold 95 % of a normal variable
+) -> tuple:
+    """95 % Wilson interval (low, high) of a rate (Wilson 1927), both in [0, 1]; (0, 1) if n is 0."""
     if n == 0:
         return 0.0, 1.0
-    p, d = correct / n, 1 + z * z / n
-    middle, half = (
-        (p + z * z / (2 * n)) / d,
-        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / d,
-    )
+    p = correct / n
+    scale = 1 + z * z / n
+    middle = (p + z * z / (2 * n)) / scale
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
     return max(0.0, middle - half), min(1.0, middle + half)
 
-
-def tally(rows, key: str = "correct") -> dict:
-    """Counts from rows with level, subject and `key`: {'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {subject: [correct, n]}}."""
+# %% ../../nbs/inside/measure_intervals.ipynb #7d02345f
+def tally(
+    rows,  # dicts with level, subject and `key`
+    key: str = "correct",  # what is counted
+) -> dict:
+    """{'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {...}} of rows."""
     counts = dict(n=0, correct=0, by_level={}, by_subject={})
     for row in rows:
         counts["n"] += 1
@@ -31,4 +37,6 @@ def tally(rows, key: str = "correct") -> dict:
             part = counts[f"by_{by}"].setdefault(str(row.get(by, "")), [0, 0])
             part[0] += bool(row[key])
             part[1] += 1
-    return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in counts.items()}
+    for by in ("by_level", "by_subject"):
+        counts[by] = dict(sorted(counts[by].items()))
+    return counts
