@@ -6,18 +6,19 @@
 __all__ = ['rounds_with_models', 'searched', 'gains', 'telling_problem', 'find_problem', 'grow_again', 'two_rounds',
            'write_two_rounds', 'read_two_rounds', 'rollouts_right', 'search_words', 'show_two_rounds']
 
-# %% ../../nbs/inside/show_two_rounds.ipynb #5bf4abbb
+# %% ../../nbs/inside/show_two_rounds.ipynb #a90779c5
 import json
 from pathlib import Path
 
 from ..answers.judge import is_equivalent
-from ..executor.pool import Executor
-from ..measure.accuracy import evaluate_search
+from ..evolve.loop import executor_for, load_settings
+from ..evolve.measuring import evaluation_options
+from ..measure.accuracy import measure_search
 from ..policy.policy import Policy
-from ..policy.steps import derive_seed
 from ..problems.files import load_problems
 from ..problems.generator import make_problem
 from ..reward.model import PPM
+from ..search.agent import Agent
 from ..search.tree import trajectories, tree_from_json, tree_to_json
 from ..search.votes import likely_weight, vote
 from .picture import Picture
@@ -72,35 +73,31 @@ def telling_problem(early: dict, late: dict, level: int = 4) -> str:
         key=lambda i: (abs(early[i]["level"] - level), -early[i]["tokens"] - late[i]["tokens"], i),
     )
 
-# %% ../../nbs/inside/show_two_rounds.ipynb #c848cf81
-def find_problem(settings: dict, id: str):
-    """The held-out problem with this id. Raises LookupError if the run has none."""
-    if not settings.get("test_file"):
-        return make_problem(id)
-    for p in load_problems(settings["test_file"]):
-        if p.id == id:
-            return p
-    raise LookupError(f"{settings['test_file']}: no problem {id!r}")
+# %% ../../nbs/inside/show_two_rounds.ipynb #ea93328b
+def find_problem(settings, problem_id: str):
+    """A held-out problem of a run by its id. Raises LookupError."""
+    path = settings.problems.test_file
+    if not path:
+        return make_problem(problem_id)
+    by_name = {p.id: p for p in load_problems(path)}
+    if problem_id not in by_name:
+        raise LookupError(
+            f"{path}: no problem {problem_id!r}; is it the run's file of held-out problems?"
+        )
+    return by_name[problem_id]
 
 
 def grow_again(folder, round: int, problem, executor, load_policy=Policy.load, load_ppm=PPM.load):
     """The tree that `round`'s evaluation grew for a held-out problem: the models are loaded and search again, with the same seed."""
     folder = Path(folder)
-    s = json.loads((folder / "config.json").read_text())["settings"]
-    policy, ppm = (
-        load_policy(folder / f"round_{round}" / "policy"),
-        load_ppm(folder / f"round_{round}" / "ppm"),
-    )
-    _, (tree,) = evaluate_search(
-        policy,
-        ppm,
-        executor,
+    settings = load_settings(folder)
+    policy = load_policy(folder / f"round_{round}" / "policy")
+    ppm = load_ppm(folder / f"round_{round}" / "ppm")
+    _, (tree,) = measure_search(
+        Agent(policy, executor, ppm),
         [problem],
-        s["eval_rollouts"],
-        s["eval_candidates"],
-        s["max_depth"],
-        derive_seed(s["seed"], "evaluate", round),
-        discrepancies=s.get("eval_discrepancies", 0),
+        evaluation_options(settings, round),
+        settings.evaluation.discrepancies,
     )
     for x in trajectories(tree):
         tree.nodes[x["node"]].correct = x["answer"] is not None and is_equivalent(
@@ -134,14 +131,9 @@ def two_rounds(
         raise LookupError(
             f"{folder}: its models are those of {config['preset']}; give load_policy and load_ppm"
         )
-    s = config["settings"]
-    p = find_problem(s, id)
-    with Executor(
-        workers=1,
-        preload=s.get("preload", "").split(),
-        timeout=s.get("timeout", 2.0),
-        allow_weak=s.get("allow_weak_sandbox", False),
-    ) as executor:
+    settings = load_settings(folder)
+    p = find_problem(settings, id)
+    with executor_for(settings) as executor:
         trees = {k: grow_again(folder, k, p, executor, load_policy, load_ppm) for k in rounds}
     return dict(
         problem=id,
