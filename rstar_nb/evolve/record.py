@@ -18,44 +18,46 @@ from pathlib import Path
 from ..measure.intervals import wilson
 from ..store import append_lines, read_lines, write_text
 
-# %% ../../nbs/inside/evolve_record.ipynb #baa35f55
-def peak_rss_mb(pids=()) -> float:
-    """Largest resident memory so far, in MB (1e6 bytes): this process and, on Linux, the running processes `pids`, each at its largest."""
+# %% ../../nbs/inside/evolve_record.ipynb #44112434
+def _own_peak() -> int:
+    """Largest resident memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    # What the kernel says of finished children would not do: it begins with the parent's own memory when they were started.
-    others = [
-        re.search(r"VmHWM:\s*(\d+) kB", p.read_text())
-        for i in pids
-        if (p := Path(f"/proc/{i}/status")).exists()
-    ]
-    return round(
-        (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-            + sum(int(m[1]) * 1024 for m in others if m)
-        )
-        / 1e6,
-        1,
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _peak_of(pid: int) -> int:
+    """Largest resident memory of a running process so far, in bytes; 0 if nobody says it.
+
+    What the kernel says of finished children would not do: that begins with the parent's own
+    memory when they were started.
+    """
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else 0
+
+
+def peak_rss_mb(
+    pids=(),  # running processes that count too (on Linux), each at its largest
+) -> float:
+    """Largest resident memory so far, in MB (1e6 bytes)."""
+    return round((_own_peak() + sum(map(_peak_of, pids))) / 1e6, 1)
+
+# %% ../../nbs/inside/evolve_record.ipynb #321d7985
 @contextmanager
-def sitting(folder, executor=None):
-    """Note the seconds and the memory of the block, and of the executor's processes, in `folder`/sittings.jsonl."""
+def sitting(
+    folder,  # of the run
+    executor=None,  # whose processes count too
+):
+    """Note the seconds and the memory of the block in `folder`/sittings.jsonl."""
     start = time.perf_counter()
     try:
         yield
     finally:
-        append_lines(
-            Path(folder) / "sittings.jsonl",
-            [
-                dict(
-                    seconds=round(time.perf_counter() - start, 1),
-                    peak_rss_mb=peak_rss_mb(executor.pids if executor else ()),
-                )
-            ],
-        )
+        seconds = round(time.perf_counter() - start, 1)
+        memory = peak_rss_mb(executor.pids if executor else ())
+        append_lines(Path(folder) / "sittings.jsonl", [dict(seconds=seconds, peak_rss_mb=memory)])
 
-# %% ../../nbs/inside/evolve_record.ipynb #d6ff5e2d
+# %% ../../nbs/inside/evolve_record.ipynb #47ba21f6
 def round_record(m: dict) -> dict:
     """A line of metrics.jsonl as an entry of a record."""
     wrong = m.get("false_positives")
@@ -71,13 +73,11 @@ def round_record(m: dict) -> dict:
 
 
 def write_record(folder) -> dict:
-    """Write `folder`/record.json from the files of a finished run; returns the record."""
+    """Write record.json from the files of a finished run in `folder`; returns the record."""
     folder = Path(folder)
-    config, metrics, sittings = (
-        json.loads((folder / "config.json").read_text()),
-        read_lines(folder / "metrics.jsonl"),
-        read_lines(folder / "sittings.jsonl"),
-    )
+    config = json.loads((folder / "config.json").read_text())
+    metrics = read_lines(folder / "metrics.jsonl")
+    sittings = read_lines(folder / "sittings.jsonl")
     record = dict(
         seed=config["settings"]["seed"],
         settings=config["settings"],
