@@ -12,9 +12,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from rstar_nb.cli.app import numbers, run_executor
+from rstar_nb.cli.app import run_executor
+from rstar_nb.cli.base import numbers
 from rstar_nb.evolve.ablations import SMALL, run_arms, small_world, write_arms
-from rstar_nb.evolve.analysis import curves, plateau
+from rstar_nb.evolve.analysis import curves
+from rstar_nb.evolve.plateau import plateau
 from rstar_nb.evolve.curriculum import test_problems
 from rstar_nb.evolve.loop import load_settings
 from rstar_nb.evolve.settings import Settings

@@ -12,7 +12,7 @@ from rstar_nb.policy.steps import STEP_END, plain_prompt
 from rstar_nb.policy.tiny import train_tokenizer
 from rstar_nb.policy.weights import load_base
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.adapters import AdapterPPM, fit_adapter, load_ppm
+from rstar_nb.reward.adapters import AdapterRewardModel, fit_adapter, load_ppm
 from rstar_nb.reward.model import pair_accuracy
 from rstar_nb.training.adapters import (
     AdapterPolicy,
@@ -165,7 +165,7 @@ def test_checkpointing_changes_memory_and_not_the_result(folder):
 def test_policy_and_ppm_take_turns(base):
     policy = AdapterPolicy(base, max_step_tokens=24)
     fine_tune_adapter(policy, ROWS, steps=6, lr=1e-2)
-    ppm = AdapterPPM(policy)
+    ppm = AdapterRewardModel(policy)
     assert same(base.weights("policy"), base.weights("ppm")), (
         "a PPM starts from the policy's weights"
     )
@@ -199,7 +199,7 @@ def test_rounds_do_not_grow_memory(base):
     count = lambda: sum(p.numel() for p in base.peft.parameters())
     for k in range(3):
         base.fresh("policy", seed=k)
-        ppm = AdapterPPM(policy)
+        ppm = AdapterRewardModel(policy)
         if k == 0:
             first = count()
     assert count() == first
@@ -208,7 +208,7 @@ def test_rounds_do_not_grow_memory(base):
 def test_save_and_load(base, folder, tmp_path):
     policy = AdapterPolicy(base, max_step_tokens=24)
     fine_tune_adapter(policy, ROWS, steps=4, lr=1e-2)
-    ppm = AdapterPPM(policy)
+    ppm = AdapterRewardModel(policy)
     torch.nn.init.normal_(ppm.head.weight)
     policy.save(tmp_path / "policy")
     ppm.save(tmp_path / "ppm")
@@ -308,7 +308,7 @@ def test_merged_into_the_weights_it_was_trained_on_is_closer(base, folder, tmp_p
 
 
 def test_a_merged_ppm_keeps_its_head(base, folder, tmp_path):
-    ppm = AdapterPPM(AdapterPolicy(base))
+    ppm = AdapterRewardModel(AdapterPolicy(base))
     torch.nn.init.normal_(ppm.head.weight)
     ppm.save(tmp_path / "ppm")
     merged = merge_adapter(folder, tmp_path / "ppm", tmp_path / "merged")

@@ -17,7 +17,8 @@ from rstar_nb.answers.forms import Choice, Quantity, Seq, Unread, Words, read_te
 from rstar_nb.answers.grammar import Algebra, CannotRead, Num, Parser, Several, strip_paint
 from rstar_nb.answers.judge import Verdict, as_text, compare, is_equivalent
 from rstar_nb.answers.values import Undecided, evaluate, tree_of
-from rstar_nb.executor.pool import Executor, SandboxError
+from rstar_nb.executor.pool import Executor
+from rstar_nb.executor.worker import SandboxError
 
 from rstar_nb import second_opinion as so
 

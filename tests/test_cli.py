@@ -105,7 +105,7 @@ def here(monkeypatch, capsys):
     """`rstar` in this process: (exit code, stdout, stderr)."""
 
     def run(*args):
-        from rstar_nb.cli.app import main
+        from rstar_nb.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["rstar", *map(str, args)])
         with pytest.raises(SystemExit) as end:

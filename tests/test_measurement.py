@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rstar_nb.executor.pool import Result
+from rstar_nb.executor.result import Result
 from rstar_nb.measure.comparison import (
     compare_with_first,
     discordant,
@@ -257,7 +257,7 @@ def run_folder(tmp_path_factory):
     from rstar_nb.policy.steps import plain_prompt
     from rstar_nb.policy.tiny import tiny_model, train_tokenizer
     from rstar_nb.problems.generator import gold_program
-    from rstar_nb.reward.model import PPM
+    from rstar_nb.reward.model import RewardModel
     from rstar_nb.store import publish
 
     folder = tmp_path_factory.mktemp("run")
@@ -277,7 +277,7 @@ def run_folder(tmp_path_factory):
     )
     for k in (0, 1):
         publish(folder / f"round_{k}" / "policy", policy.save)
-    publish(folder / "round_1" / "ppm", PPM(policy).save)
+    publish(folder / "round_1" / "ppm", RewardModel(policy).save)
     return folder
 
 

@@ -202,7 +202,7 @@ def test_hours_at_measured_rates():
 def test_the_command():
     import json
 
-    from rstar_nb.cli.app import app
+    from rstar_nb.cli.base import app
     from typer.testing import CliRunner
 
     done = CliRunner().invoke(

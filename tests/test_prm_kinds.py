@@ -17,7 +17,7 @@ from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import PPM, held_out
+from rstar_nb.reward.model import RewardModel, held_out
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
 from rstar_nb.store import publish, write_lines
@@ -196,4 +196,4 @@ def test_all_three_are_trained_alike_and_compared_on_the_same_answers(
         )["accuracy"]
         == found["accuracy"]
     )
-    assert all(PPM.load(tmp_path / "seed_0" / kind) for kind in KINDS)
+    assert all(RewardModel.load(tmp_path / "seed_0" / kind) for kind in KINDS)

@@ -6,19 +6,7 @@ from pathlib import Path
 import pytest
 from rstar_nb.answers.judge import is_equivalent
 from rstar_nb.problems.files import Problem, ProblemFileError, load_problems
-from rstar_nb.problems.sources import (
-    SOURCES,
-    last_boxed,
-    load_source,
-    normal,
-    overlapping,
-    problems_of,
-    rg_correct,
-    rg_problems,
-    with_scorers,
-    without_test,
-    write_split,
-)
+from rstar_nb.problems.sources import SOURCES, last_boxed, load_source, normalized_question, overlapping, problems_of, rg_correct, rg_problems, with_scorers, without_test, write_split
 
 pytest.importorskip("datasets")
 pytest.importorskip("reasoning_gym")
@@ -161,7 +149,7 @@ def test_reasoning_gym_is_repeatable_and_different():
         rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
         rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
     )
-    assert a == b and len({normal(p.question) for p in a}) == len({p.id for p in a}) == 20
+    assert a == b and len({normalized_question(p.question) for p in a}) == len({p.id for p in a}) == 20
     assert {p.subject for p in a} == {"gsm_symbolic", "chain_sum"}
     assert not {p.question for p in a} & {
         p.question
@@ -228,7 +216,7 @@ def test_copies_and_edited_copies_are_found():
     assert overlapping(train, test, share=2) == {"a": "t"}
     kept, dropped = without_test(train, test)
     assert [p.id for p in kept] == ["c", "d"] and set(dropped) == {"a", "b"}
-    assert normal("It costs $1,200.50!") == normal("it costs 1200.50") != normal("it costs 1200.55")
+    assert normalized_question("It costs $1,200.50!") == normalized_question("it costs 1200.50") != normalized_question("it costs 1200.55")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data lies beside the original checkout")
@@ -247,7 +235,7 @@ def test_written_halves_share_nothing(tmp_path):
     assert (
         len(train) == 30
         and len(test) == 20
-        and not {normal(p.question) for p in train} & {normal(p.question) for p in test}
+        and not {normalized_question(p.question) for p in train} & {normalized_question(p.question) for p in test}
     )
     copy = tmp_path / "again.jsonl"
     copy.write_text((tmp_path / "test.jsonl").read_text())

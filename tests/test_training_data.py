@@ -8,23 +8,9 @@ from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END, plain_prompt
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import (
-    PPM,
-    fit_pairs,
-    held_out,
-    pair_accuracy,
-    pairwise_loss,
-    preference_pairs,
-)
+from rstar_nb.reward.model import RewardModel, fit_pairs, held_out, pair_accuracy, pairwise_loss, preference_pairs
 from rstar_nb.search.tree import Node, Tree
-from rstar_nb.training.sft import (
-    code_only,
-    encode_row,
-    fine_tune,
-    select_solutions,
-    solution_loss,
-    steps_for,
-)
+from rstar_nb.training.sft import code_only, encode_row, fine_tune, select_solutions, solution_loss, num_steps_for
 
 ROWS = [dict(problem_id=p.id, question=p.question, steps=gold_program(p.id)) for p in generate(48)]
 
@@ -98,7 +84,7 @@ def test_pairwise_loss_by_hand():
 
 
 def test_ppm_starts_without_opinion_and_learns(policy):
-    ppm = PPM(policy)
+    ppm = RewardModel(policy)
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:5]]
     assert ppm.score(prefixes) == [0.0] * 5
     pairs = [
@@ -122,7 +108,7 @@ def test_ppm_starts_without_opinion_and_learns(policy):
 
 
 def test_scores_do_not_depend_on_the_batch(policy):
-    ppm = PPM(policy)
+    ppm = RewardModel(policy)
     torch.nn.init.normal_(ppm.head.weight)
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:7]]
     assert ppm.score(prefixes) == pytest.approx([ppm.score([p])[0] for p in prefixes], abs=1e-4)
@@ -130,7 +116,7 @@ def test_scores_do_not_depend_on_the_batch(policy):
 
 @pytest.mark.parametrize("reads", ["last", "likelihood"])
 def test_sharing_a_prefix_changes_no_score(policy, reads):
-    ppm = PPM(policy, reads=reads)
+    ppm = RewardModel(policy, reads=reads)
     torch.nn.init.normal_(ppm.head.weight, std=0.1)
     questions = [p.question for p in generate(3)]
     prefixes = [
@@ -147,26 +133,26 @@ def test_sharing_a_prefix_changes_no_score(policy, reads):
 def test_a_likelihood_ppm_prefers_what_the_policy_finds_likely(policy):
     question, (first, *_) = generate(1)[0].question, gold_program(generate(1)[0].id)
     fine_tune(policy, [dict(question=question, steps=[first])] * 8, steps=12, batch_size=8)
-    likely, unlikely = PPM(policy, reads="likelihood").score(
+    likely, unlikely = RewardModel(policy, reads="likelihood").score(
         [(question, [first]), (question, ["zebra = 7"])]
     )
     assert likely > unlikely
     with pytest.raises(ValueError, match="last or likelihood"):
-        PPM(policy, reads="mean")
+        RewardModel(policy, reads="mean")
 
 
 @pytest.mark.parametrize("reads", ["last", "likelihood"])
 def test_ppm_save_and_load(policy, tmp_path, reads):
-    ppm = PPM(policy, reads=reads)
+    ppm = RewardModel(policy, reads=reads)
     torch.nn.init.normal_(ppm.head.weight)
     ppm.save(tmp_path / "ppm")
     policy.save(tmp_path / "policy")
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:3]]
-    assert PPM.load(tmp_path / "ppm").score(prefixes) == pytest.approx(
+    assert RewardModel.load(tmp_path / "ppm").score(prefixes) == pytest.approx(
         ppm.score(prefixes), abs=1e-5
     )
     with pytest.raises(FileNotFoundError, match="not a PPM"):
-        PPM.load(tmp_path / "policy")
+        RewardModel.load(tmp_path / "policy")
 
 
 def test_held_out_is_a_tenth():
@@ -227,4 +213,4 @@ def test_lora_trains_only_the_adapter(policy):
 
 
 def test_steps_grow_with_the_rows():
-    assert steps_for(100, 4) == 300 < steps_for(6000, 4) == 1500
+    assert num_steps_for(100, 4) == 300 < num_steps_for(6000, 4) == 1500

@@ -11,7 +11,10 @@ from rstar_nb.search.strategies import STRATEGIES
 from rstar_nb.problems.generator import generate
 from rstar_nb.search.tree import tree_from_json
 from rstar_nb.store import write_lines
-from rstar_nb.evolve.analysis import approaches, curves, differences, lost_tree, plateau, skeleton
+from rstar_nb.evolve.analysis import curves
+from rstar_nb.evolve.differences import approaches, differences
+from rstar_nb.evolve.plateau import plateau, skeleton
+from rstar_nb.measure.curves import lost_tree
 
 
 def arm(name, seed, policy, coverage=0.5, n=400):

@@ -1,6 +1,9 @@
-"""What each layer buys: the battery as root and as an ordinary user, once per layer removed and once per layer alone.
+"""What each layer buys: the battery, once per layer removed and once per layer alone.
 
-python tests/benchmarks/battery.py [--root] [--user]     prints a Markdown table and writes figures/battery.json
+python tests/benchmarks/battery.py [--root] [--user]
+
+Runs as root and as an ordinary user where it can, prints a Markdown table, and writes
+figures/battery-root-user.json (the names say who ran it).
 """
 
 import json
@@ -14,42 +17,46 @@ KERNEL = ("uid", "namespaces", "landlock", "seccomp")
 
 
 def run(user, without):
-    cmd = [sys.executable, str(ROOT / "tests/hostile/harness.py"), "--without", ",".join(without)]
+    """The harness's summary without these layers; its error in place of the level if it failed."""
+    command = [sys.executable, str(ROOT / "tests/hostile/harness.py")]
+    command += ["--without", ",".join(without)]
     if user == "user" and os.getuid() == 0:
-        cmd = [str(ROOT / "tests/hostile/as_user.sh"), *cmd]
-    p = subprocess.run(cmd, capture_output=True, text=True)
-    return (
-        json.loads(p.stdout.splitlines()[-1])
-        if p.returncode == 0
-        else dict(through=None, programs=None, which={}, isolation=p.stderr[-500:])
-    )
+        command = [str(ROOT / "tests/hostile/as_user.sh"), *command]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return dict(through=None, programs=None, which={}, isolation=done.stderr[-500:])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def configs(user):
+def configurations(user):
+    """(name, layers to leave out) for each row of the table."""
     yield "all layers", ()
-    for l in ("limits", *KERNEL):
-        if user == "root" or l != "uid":
-            yield f"without {l}", (l,)
-    for l in KERNEL:
-        if user == "user" and l != "uid":
-            yield f"limits and {l} alone", tuple(k for k in KERNEL if k != l)
+    for layer in ("limits", *KERNEL):
+        if user == "root" or layer != "uid":
+            yield f"without {layer}", (layer,)
     if user == "user":
+        for layer in KERNEL:
+            if layer != "uid":
+                yield f"limits and {layer} alone", tuple(k for k in KERNEL if k != layer)
         yield "limits alone", KERNEL
 
 
-if __name__ == "__main__":
-    users = [u for u in ("root", "user") if f"--{u}" in sys.argv] or (
-        ["root", "user"] if os.getuid() == 0 else ["user"]
-    )
+def main():
+    users = [user for user in ("root", "user") if f"--{user}" in sys.argv]
+    if not users:
+        users = ["user"] if os.getuid() else ["root", "user"]
     rows = []
     print("| user | layers | level | programs that got through |\n|---|---|---|---|")
     for user in users:
-        for name, without in configs(user):
-            r = run(user, without)
-            rows.append(dict(r, user=user, layers=name))
-            print(
-                f"| {user} | {name} | {r['isolation'][:2]} | {r['through']} of {r['programs']} |",
-                flush=True,
-            )
-    (ROOT / "figures").mkdir(exist_ok=True)
-    (ROOT / f"figures/battery-{'-'.join(users)}.json").write_text(json.dumps(rows, indent=1))
+        for name, without in configurations(user):
+            summary = run(user, without)
+            rows.append(dict(summary, user=user, layers=name))
+            through = f"{summary['through']} of {summary['programs']}"
+            print(f"| {user} | {name} | {summary['isolation'][:2]} | {through} |", flush=True)
+    record = ROOT / f"figures/battery-{'-'.join(users)}.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

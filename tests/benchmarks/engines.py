@@ -26,7 +26,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from rstar_nb.executor.pool import Executor, Result
+from rstar_nb.executor.pool import Executor
+from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import STEP_END, Candidate, derive_seed, is_terminal
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import ROOT, Tree

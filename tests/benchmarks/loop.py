@@ -24,7 +24,7 @@ from rstar_nb.evolve.searching import search_wave
 from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.problems.generator import generate
-from rstar_nb.reward.model import PPM
+from rstar_nb.reward.model import RewardModel
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree
 from rstar_nb.store import machine, read_lines, write_text
@@ -60,7 +60,7 @@ def measured(run, search_problems):
     last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
     policy, ppm = (
         Policy.load(run / f"round_{last}" / "policy"),
-        PPM.load(run / f"round_{last}" / "ppm") if last else None,
+        RewardModel.load(run / f"round_{last}" / "ppm") if last else None,
     )
     policy.top_k = settings.top_k
     # The policy calls the whole model, or its transformer and head when a program is read again; so does the PPM.

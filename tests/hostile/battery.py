@@ -1,8 +1,9 @@
 """Programs that do harm, and programs that must not be harmed.
 
-A hostile program that gets what it wants says BREACH in `answer`; what it does to files, processes and sockets is seen from
-outside. `{dir}` is a folder with a secret in it, `{host}` the process id of the host, `{tcp}` `{udp}` ports and `{unix}` an
-abstract socket that listen there. Signals are 0 and paths are inside `{dir}`, so that a program that gets through does no damage.
+A hostile program that gets what it wants says BREACH in `answer`; what it does to files, processes
+and sockets is seen from outside. `{dir}` is a folder with a secret in it, `{host}` the process id
+of the host, `{tcp}` `{udp}` ports and `{unix}` an abstract socket that listen there. Signals are 0
+and paths are inside `{dir}`, so that a program that gets through does no damage.
 """
 
 import re
@@ -263,7 +264,8 @@ import ctypes
 answer = 'BREACH' if ctypes.CDLL(None).syscall(57) >= 0 else None
 ### subprocess
 import subprocess
-answer = 'BREACH' if subprocess.run(['/bin/echo', 'x'], capture_output=True).returncode == 0 else None
+done = subprocess.run(['/bin/echo', 'x'], capture_output=True)
+answer = 'BREACH' if done.returncode == 0 else None
 ### os.system
 import os
 answer = 'BREACH' if os.system('true') == 0 else None
@@ -329,8 +331,11 @@ answer = 'BREACH' if open('/proc/{host}/cmdline', 'rb').read() else None
 ### process_vm_readv
 import ctypes, os
 here = ctypes.create_string_buffer(8)
-local, remote = (ctypes.c_size_t * 2)(ctypes.addressof(here), 8), (ctypes.c_size_t * 2)(id(None), 8)
-answer = 'BREACH' if ctypes.CDLL(None).process_vm_readv(os.getppid(), local, ctypes.c_ulong(1), remote, ctypes.c_ulong(1), ctypes.c_ulong(0)) > 0 else None
+local = (ctypes.c_size_t * 2)(ctypes.addressof(here), 8)
+remote = (ctypes.c_size_t * 2)(id(None), 8)
+one, zero = ctypes.c_ulong(1), ctypes.c_ulong(0)
+got = ctypes.CDLL(None).process_vm_readv(os.getppid(), local, one, remote, one, zero)
+answer = 'BREACH' if got > 0 else None
 ### raise the open-file limit
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -511,10 +516,13 @@ s.connect('\\0{unix}')
 s.sendall(b'BREACH')
 ### raw socket call
 import ctypes
-answer = 'BREACH' if ctypes.CDLL(None).syscall(41, 2, 1, 0) >= 0 and ctypes.CDLL(None).connect(3, b'\\2\\0' + ({tcp}).to_bytes(2, 'big') + b'\\x7f\\0\\0\\1' + bytes(8), 16) == 0 else None
+libc = ctypes.CDLL(None)
+address = b'\\2\\0' + ({tcp}).to_bytes(2, 'big') + b'\\x7f\\0\\0\\1' + bytes(8)
+answer = 'BREACH' if libc.syscall(41, 2, 1, 0) >= 0 and libc.connect(3, address, 16) == 0 else None
 ### name lookup
 import socket
-answer = 'BREACH' if socket.gethostbyname('localhost') and socket.create_connection(('localhost', {tcp}), 1) else None
+named = socket.gethostbyname('localhost')
+answer = 'BREACH' if named and socket.create_connection(('localhost', {tcp}), 1) else None
 ### netlink
 import socket
 s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
@@ -711,10 +719,15 @@ seen = []
 while f:
     seen += [str(v) for v in f.f_locals.values()]
     f = f.f_back
-answer = 'BREACH' if any('{secret}' in s for s in seen if len(s) < 10 ** 6 and 'frames_marker' not in s and 'f_back' not in s) else None
+answer = 'BREACH' if any(
+    '{secret}' in s for s in seen
+    if len(s) < 10 ** 6 and 'frames_marker' not in s and 'f_back' not in s) else None
 ### everything alive
 import gc
-answer = 'BREACH' if any(type(o) is dict and any(type(v) is str and v == '{sec' + 'ret}'[:0] + '{half}' + '{other}' for v in o.values()) for o in gc.get_objects()) else None
+answer = 'BREACH' if any(
+    type(o) is dict and any(
+        type(v) is str and v == '{sec' + 'ret}'[:0] + '{half}' + '{other}' for v in o.values())
+    for o in gc.get_objects()) else None
 ### environment
 import os
 answer = 'BREACH' if [k for k in os.environ if 'SECRET' in k] else None
@@ -726,10 +739,16 @@ import __main__
 answer = 'BREACH' if hasattr(__main__, 'Executor') else None
 ### modules of the host
 import sys
-answer = 'BREACH' if [m for m in sys.modules if m in ('torch', 'rstar_nb.answers', 'rstar_nb.executor')] else None
+host = ('executor.pool', 'executor.worker', 'executor.result')
+ours = [m.removeprefix('rstar_nb.') for m in sys.modules if m.startswith('rstar_nb.')]
+foreign = [m for m in ours if m in host or not m.startswith('executor')]
+answer = 'BREACH' if foreign or 'torch' in sys.modules else None
 ### text of earlier programs
 import gc
-answer = 'BREACH' if any(type(o) is dict and any(type(v) is str and 'canary program' + ' text' in v for v in o.values()) for o in gc.get_objects()) else None
+answer = 'BREACH' if any(
+    type(o) is dict and any(
+        type(v) is str and 'canary program' + ' text' in v for v in o.values())
+    for o in gc.get_objects()) else None
 """)
 CONTAMINATION = _split("""
 ### globals
@@ -883,7 +902,8 @@ getcontext().prec = 10
 answer = str(Decimal(1) / Decimal(7))
 ### itertools
 from itertools import combinations, product, permutations
-answer = [len(list(combinations(range(6), 2))), len(list(product('ab', repeat=3))), len(set(permutations('aab')))]
+answer = [len(list(combinations(range(6), 2))), len(list(product('ab', repeat=3)))]
+answer.append(len(set(permutations('aab'))))
 ### math
 import math
 answer = [math.gcd(12, 18), math.comb(5, 2), math.isqrt(50), math.lcm(4, 6)]
@@ -1015,7 +1035,8 @@ X = Die('X', 6)
 answer = [str(E(X)), str(P(X > 3))]
 ### numpy
 import numpy as np
-answer = [float(np.mean([1, 2, 3])), int(np.cumsum([1, 2, 3])[-1]), float(np.linalg.det(np.array([[2., 0.], [0., 3.]])))]
+area = np.linalg.det(np.array([[2., 0.], [0., 3.]]))
+answer = [float(np.mean([1, 2, 3])), int(np.cumsum([1, 2, 3])[-1]), float(area)]
 ### numpy polynomial and random
 import numpy as np
 rng = np.random.default_rng(0)

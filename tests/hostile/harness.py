@@ -1,4 +1,8 @@
-"""Run the battery: for each program the verdict, what it could read, write, reach and leave behind, and the next program's result."""
+"""Run the battery.
+
+For each program: the verdict, what it could read, write, reach and leave behind, and the next
+program's result.
+"""
 
 import argparse
 import json
@@ -13,14 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from rstar_nb.executor.pool import Executor
-
 from tests.hostile.battery import HOSTILE
 
 SECRET = "fa17h-" + str(os.getpid())
 CANARY = """# canary program text
 import math, random, decimal, sys, time, fractions
-answer = [sum(range(10)), math.sqrt(9), random.random(), str(decimal.Decimal(1) / 3), sys.getrecursionlimit(), str(fractions.Fraction(1, 3) + 1),
-    time.localtime(0).tm_hour, sorted(n for n in globals() if not n.startswith('__')), 7 + 1, sys.get_int_max_str_digits(), hash('a')]
+answer = [sum(range(10)), math.sqrt(9), random.random(), str(decimal.Decimal(1) / 3),
+    sys.getrecursionlimit(), str(fractions.Fraction(1, 3) + 1), time.localtime(0).tm_hour,
+    sorted(n for n in globals() if not n.startswith('__')), 7 + 1, sys.get_int_max_str_digits(),
+    hash('a')]
 print('canary')
 """
 
@@ -31,28 +36,25 @@ class Surroundings:
     def __init__(self):
         self.dir = Path(tempfile.mkdtemp(prefix="rstar-battery-"))
         self.fill()
-        self.tcp, self.udp, self.unix = (
-            socket.socket(),
-            socket.socket(type=socket.SOCK_DGRAM),
-            socket.socket(socket.AF_UNIX),
-        )
         self.name = f"rstar-battery-{os.getpid()}"
-        for s, a in (
-            (self.tcp, ("127.0.0.1", 0)),
-            (self.udp, ("127.0.0.1", 0)),
-            (self.unix, "\0" + self.name),
-        ):
-            s.bind(a)
+        self.tcp = socket.socket()
+        self.tcp.bind(("127.0.0.1", 0))
         self.tcp.listen()
+        self.udp = socket.socket(type=socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        self.unix = socket.socket(socket.AF_UNIX)
+        self.unix.bind("\0" + self.name)
         self.unix.listen()
 
     def fill(self):
+        """Lay the folder out anew."""
         shutil.rmtree(self.dir, ignore_errors=True)
         self.dir.mkdir()
         self.dir.chmod(0o777)
-        for n, text in ("secret", SECRET), ("victim", "x"), ("evil.py", "x = 1"), ("evil.npy", "x"):
-            (self.dir / n).write_text(text)
-            (self.dir / n).chmod(0o666)
+        texts = {"secret": SECRET, "victim": "x", "evil.py": "x = 1", "evil.npy": "x"}
+        for name, text in texts.items():
+            (self.dir / name).write_text(text)
+            (self.dir / name).chmod(0o666)
         (self.dir / "folder").mkdir()
         (self.dir / "folder").chmod(0o777)
         (self.dir / "folder" / "x").write_text("x")
@@ -61,24 +63,24 @@ class Surroundings:
         self.before = self.seen()
 
     def seen(self):
-        files = {
-            str(p.relative_to(self.dir)): (p.lstat().st_mode, p.lstat().st_size, p.lstat().st_mtime)
-            for p in self.dir.rglob("*")
-            if not p.is_dir()
-        }
-        return files, sorted(
-            p
-            for p in (
-                f"/tmp/rstar-hostile-{os.getpid()}-written",
-                f"/dev/shm/rstar-hostile-{os.getpid()}-written",
-                f"/dev/shm/rstar-hostile-{os.getpid()}",
-                "/written",
-            )
-            if os.path.exists(p)
+        """The files of the folder (mode, size, time), and those written elsewhere."""
+        files = {}
+        for path in self.dir.rglob("*"):
+            if not path.is_dir():
+                stat = path.lstat()
+                files[str(path.relative_to(self.dir))] = stat.st_mode, stat.st_size, stat.st_mtime
+        pid = os.getpid()
+        elsewhere = (
+            f"/tmp/rstar-hostile-{pid}-written",
+            f"/dev/shm/rstar-hostile-{pid}-written",
+            f"/dev/shm/rstar-hostile-{pid}",
+            "/written",
         )
+        return files, sorted(path for path in elsewhere if os.path.exists(path))
 
-    def write(self, src):
-        for k, v in dict(
+    def write(self, source):
+        """A program with its targets filled in."""
+        targets = dict(
             dir=str(self.dir),
             host=str(os.getpid()),
             tcp=str(self.tcp.getsockname()[1]),
@@ -88,33 +90,37 @@ class Surroundings:
             secret=SECRET,
             half=SECRET[:3],
             other=SECRET[3:],
-        ).items():
-            src = src.replace("{%s}" % k, v)
-        return src
+        )
+        for name, value in targets.items():
+            source = source.replace("{%s}" % name, value)
+        return source
 
     def reached(self):
-        ready = select.select([self.tcp, self.udp, self.unix], [], [], 0)[0]
+        """Names of the sockets that somebody has reached since the last call."""
+        sockets = dict(tcp=self.tcp, udp=self.udp, unix=self.unix)
+        ready = select.select(list(sockets.values()), [], [], 0)[0]
         for s in ready:
-            s.recv(99) if s is self.udp else s.accept()[0].close()
-        return [
-            n for n, s in dict(tcp=self.tcp, udp=self.udp, unix=self.unix).items() if s in ready
-        ]
+            if s is self.udp:
+                s.recv(99)
+            else:
+                s.accept()[0].close()
+        return [name for name, s in sockets.items() if s in ready]
 
     def changed(self):
-        now = self.seen()
-        if now == self.before:
+        """Names of the files that have changed since the last call; all are restored."""
+        files, elsewhere = self.seen()
+        files_before, _ = self.before
+        if (files, elsewhere) == self.before:
             return []
-        diff = sorted(
-            {k for k in {*now[0], *self.before[0]} if now[0].get(k) != self.before[0].get(k)}
-            | set(now[1])
-        )
-        for p in now[1]:
+        names = {*files, *files_before}
+        different = {n for n in names if files.get(n) != files_before.get(n)}
+        for path in elsewhere:
             try:
-                os.unlink(p)
+                os.unlink(path)
             except OSError:
                 pass
         self.fill()
-        return diff
+        return sorted(different | set(elsewhere))
 
     def close(self):
         for s in self.tcp, self.udp, self.unix:
@@ -124,13 +130,14 @@ class Surroundings:
 
 def tree(pid):
     """All processes below `pid`."""
-    out = []
-    for t in Path(f"/proc/{pid}/task").glob("*/children"):
+    below = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            out += [q for p in t.read_text().split() for q in (int(p), *tree(int(p)))]
+            for child in map(int, task.read_text().split()):
+                below += [child, *tree(child)]
         except OSError:
             pass
-    return out
+    return below
 
 
 class Peak(threading.Thread):
@@ -138,110 +145,122 @@ class Peak(threading.Thread):
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.bytes, self.done = 0, threading.Event()
+        self.bytes = 0
+        self.done = threading.Event()
         self.start()
 
     def run(self):
         while not self.done.wait(0.01):
-            for p in tree(os.getpid()):
+            for pid in tree(os.getpid()):
                 try:
-                    self.bytes = max(
-                        self.bytes, int(Path(f"/proc/{p}/statm").read_text().split()[1]) * 4096
-                    )
+                    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
                 except (OSError, ValueError, IndexError):
-                    pass
+                    continue
+                self.bytes = max(self.bytes, pages * 4096)
 
     def since(self):
-        b, self.bytes = self.bytes, 0
-        return b
+        """Bytes at the peak since the last call."""
+        peak = self.bytes
+        self.bytes = 0
+        return peak
 
 
-def battery(programs=HOSTILE, **kw):
-    """One record a program; `through` lists every way in which it got what it wanted."""
-    s, records, peak = Surroundings(), [], Peak()
-    kw = dict(workers=1, timeout=0.3, wall=0.8, memory=128, allow_weak=True) | kw
+def next_program(ex, name):
+    """The canary's result after the program of this name."""
+    for k in range(3):  # on a busy machine an honest program may wait too long
+        (after,) = ex.run([CANARY.replace("# canary", f"# {name} canary {k}")])
+        if after.status != "timeout":
+            break
+    return after
+
+
+def battery(programs=HOSTILE, **changes):
+    """The isolation, and one record a program.
+
+    `through` lists every way in which it got what it wanted.
+    """
+    settings = dict(workers=1, timeout=0.3, wall=0.8, memory=128, allow_weak=True) | changes
+    surroundings = Surroundings()
+    peak = Peak()
+    records = []
     os.environ["RSTAR_SECRET"] = SECRET
     try:
-        with Executor(**kw) as ex:
+        with Executor(**settings) as ex:
             (good,) = ex.run([CANARY])
             assert good.ok, good
-            still = set(tree(os.getpid()))
-            for name, src in programs.items():
-                pid = ex._pool[0].proc.pid
-                (r,) = ex.run([s.write(src)])
+            processes = len(tree(os.getpid()))
+            for name, source in programs.items():
+                zygote = ex.pids[0]
+                (result,) = ex.run([surroundings.write(source)])
                 through = []
-                if (m := peak.since()) > (kw["memory"] + 200) << 20:
-                    through.append(f"{m >> 20} MB of memory")
-                if "BREACH" in json.dumps(r.answer):
+                if (most := peak.since()) > (settings["memory"] + 200) << 20:
+                    through.append(f"{most >> 20} MB of memory")
+                if "BREACH" in json.dumps(result.answer):
                     through.append("its own word")
-                if f := s.changed():
-                    through.append(f"files: {f}")
-                if n := s.reached():
-                    through.append(f"reached: {n}")
-                for k in range(3):  # on a busy machine an honest program may wait too long
-                    (after,) = ex.run([CANARY.replace("# canary", f"# {name} canary {k}")])
-                    if after.status != "timeout":
-                        break
-                if (after.answer, after.stdout) != (good.answer, good.stdout):
+                if files := surroundings.changed():
+                    through.append(f"files: {files}")
+                if sockets := surroundings.reached():
+                    through.append(f"reached: {sockets}")
+                after = next_program(ex, name)
+                spoilt = (after.answer, after.stdout) != (good.answer, good.stdout)
+                if spoilt:
                     through.append(f"next program: {after.error or after.answer}")
                     ex.close()
                     ex.run([CANARY])
-                now = set(tree(os.getpid()))
-                if ex._pool[0].proc.pid != pid:
-                    if not any("next program" in t for t in through):
+                running = len(tree(os.getpid()))
+                if ex.pids[0] != zygote:
+                    if not spoilt:
                         through.append("took the sandbox down")
-                    still = now
-                if len(now) > len(still) + 1:
+                    processes = running
+                if running > processes + 1:
                     through.append("left processes")
-                    still = now
-                if r.seconds > kw["timeout"] + 1:
+                    processes = running
+                if result.seconds > settings["timeout"] + 1:
                     through.append("used more CPU than allowed")
                 records.append(
                     dict(
-                        name=name, status=r.status, error=r.error, answer=r.answer, through=through
+                        name=name,
+                        status=result.status,
+                        error=result.error,
+                        answer=result.answer,
+                        through=through,
                     )
                 )
             return str(ex.isolation), records
     finally:
-        s.close()
+        surroundings.close()
         peak.done.set()
         peak.join()
 
 
+def show(record):
+    """One line about one program, on standard error."""
+    fields = record["name"], record["status"], str(record["error"])[:90], str(record["answer"])[:40]
+    print(*fields, record["through"], sep=" | ", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    p = argparse.ArgumentParser()
-    p.add_argument("--without", default="")
-    p.add_argument("--only", default="")
-    p.add_argument("--verbose", action="store_true")
-    a = p.parse_args()
-    isolation, records = battery(
-        {n: s for n, s in HOSTILE.items() if not a.only or n.split(":")[0] in a.only.split(",")},
-        without=[l for l in a.without.split(",") if l],
+    parser = argparse.ArgumentParser(
+        description="Run the hostile programs and say what got through."
     )
+    parser.add_argument("--without", default="", help="layers to leave out, separated by commas")
+    parser.add_argument("--only", default="", help="kinds of programs, separated by commas")
+    parser.add_argument("--verbose", action="store_true", help="one line a program")
+    args = parser.parse_args()
+    kinds = args.only.split(",") if args.only else [name.split(":")[0] for name in HOSTILE]
+    chosen = {name: s for name, s in HOSTILE.items() if name.split(":")[0] in kinds}
+    without = [layer for layer in args.without.split(",") if layer]
+    isolation, records = battery(chosen, without=without)
     bad = [r for r in records if r["through"]]
-    if a.verbose:
+    if args.verbose:
         for r in records:
-            print(
-                r["name"],
-                "|",
-                r["status"],
-                "|",
-                str(r["error"])[:90],
-                "|",
-                str(r["answer"])[:40],
-                "|",
-                r["through"],
-                file=sys.stderr,
-            )
-    print(
-        json.dumps(
-            dict(
-                user="root" if os.getuid() == 0 else "user",
-                without=a.without,
-                programs=len(records),
-                through=len(bad),
-                which={r["name"]: r["through"] for r in bad},
-                isolation=isolation,
-            )
-        )
+            show(r)
+    summary = dict(
+        user="user" if os.getuid() else "root",
+        without=args.without,
+        programs=len(records),
+        through=len(bad),
+        which={r["name"]: r["through"] for r in bad},
+        isolation=isolation,
     )
+    print(json.dumps(summary))
