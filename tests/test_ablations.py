@@ -14,7 +14,7 @@ from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.problems.files import Problem
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import preference_pairs
+from rstar_nb.reward.pairs import preference_pairs
 from rstar_nb.search.tree import (
     ROOT,
     Tree,

@@ -1,4 +1,4 @@
-"""One frozen 4-bit base, two adapters and a value head: trained, switched, saved, merged. Nothing here is a mock."""
+"""One frozen 4-bit base, two adapters and a head: trained, switched, saved, merged; no mocks."""
 
 import json
 import subprocess
@@ -6,21 +6,6 @@ import sys
 
 import pytest
 import torch
-from rstar_nb.policy.policy import Policy
-from rstar_nb.policy.presets import ModelError
-from rstar_nb.policy.steps import STEP_END, plain_prompt
-from rstar_nb.policy.tiny import train_tokenizer
-from rstar_nb.policy.weights import load_base
-from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.adapters import AdapterRewardModel, fit_adapter, load_ppm
-from rstar_nb.reward.model import pair_accuracy
-from rstar_nb.training.adapters import (
-    AdapterPolicy,
-    SharedBase,
-    fine_tune_adapter,
-    merge_adapter,
-    read_adapter,
-)
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -28,6 +13,24 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+)
+
+from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.presets import ModelError
+from rstar_nb.policy.steps import STEP_END, plain_prompt
+from rstar_nb.policy.tiny import train_tokenizer
+from rstar_nb.policy.weights import load_base
+from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.adapters import AdapterRewardModel, fit_adapter, load_ppm, pairs_within
+from rstar_nb.reward.heads import READS
+from rstar_nb.reward.pairs import pair_accuracy
+from rstar_nb.training.adapters import (
+    AdapterPolicy,
+    SharedBase,
+    fine_tune_adapter,
+    merge_adapter,
+    read_adapter,
+    rows_within,
 )
 
 ROWS = [
@@ -119,7 +122,7 @@ def test_a_fresh_adapter_is_the_base_and_a_seed_repeats_it(base, folder):
 
 def test_fresh_forgets_training(base):
     expected = logits(base, "policy")
-    fine_tune_adapter(AdapterPolicy(base), ROWS, steps=2, lr=1e-2)
+    fine_tune_adapter(AdapterPolicy(base), ROWS, num_steps=2, lr=1e-2)
     assert not torch.equal(logits(base, "policy"), expected)
     base.fresh("policy")
     assert torch.equal(logits(base, "policy"), expected)
@@ -130,7 +133,7 @@ def test_training_learns_and_moves_one_adapter_only(base):
     policy = AdapterPolicy(base)
     frozen = {n: p.detach().clone() for n, p in base.peft.named_parameters() if "lora_" not in n}
     other = clone(base, "other")
-    losses = fine_tune_adapter(policy, ROWS, steps=25, batch_size=8, lr=1e-2)
+    losses = fine_tune_adapter(policy, ROWS, num_steps=25, batch_size=8, lr=1e-2)
     assert sum(losses[-3:]) < 0.95 * sum(
         losses[:3]
     )  # the base is random and frozen, so an adapter cannot do much
@@ -159,19 +162,21 @@ def test_checkpointing_changes_memory_and_not_the_result(folder):
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             runs.append((fine_tune_adapter(AdapterPolicy(base), ROWS, 3, 4, lr=1e-3), kept))
-    assert runs[0][0] == pytest.approx(runs[1][0], abs=2e-3)
+    (with_it, kept_with), (without, kept_without) = runs
+    assert with_it == pytest.approx(without, abs=2e-3)
+    assert kept_with < 0.7 * kept_without, "checkpointing saved nothing"
 
 
 def test_policy_and_ppm_take_turns(base):
     policy = AdapterPolicy(base, max_step_tokens=24)
-    fine_tune_adapter(policy, ROWS, steps=6, lr=1e-2)
+    fine_tune_adapter(policy, ROWS, num_steps=6, lr=1e-2)
     ppm = AdapterRewardModel(policy)
     assert same(base.weights("policy"), base.weights("ppm")), (
         "a PPM starts from the policy's weights"
     )
     assert ppm.score(PREFIXES) == [0.0] * 4
     before, weights = policy.propose([(ROWS[0]["question"], [])], 3, [7]), clone(base, "policy")
-    fit_adapter(ppm, PAIRS, steps=15, lr=3e-3)
+    fit_adapter(ppm, PAIRS, num_steps=15, lr=3e-3)
     right, n = pair_accuracy(ppm, PAIRS)["final"]
     assert right / n > 0.9
     scores = ppm.score(PREFIXES)
@@ -182,32 +187,31 @@ def test_policy_and_ppm_take_turns(base):
 
 
 def test_a_round_after_generation_trains_as_a_fresh_process_would(folder):
-    """Search, then training, with the same weights in memory: the losses are those of a base that never generated."""
+    """Search, then training, in one memory: the losses of a base that never generated."""
 
     def losses(generate_first):
         base = SharedBase(*load_base(folder, device="cpu"), str(folder), rank=4, alpha=8)
         policy = AdapterPolicy(base, max_step_tokens=8)
         if generate_first:
             policy.propose([(ROWS[0]["question"], [])], 2, [0])
-        return fine_tune_adapter(policy, ROWS, steps=5, lr=1e-2)
+        return fine_tune_adapter(policy, ROWS, num_steps=5, lr=1e-2)
 
     assert losses(True) == losses(False)
 
 
 def test_rounds_do_not_grow_memory(base):
     policy = AdapterPolicy(base)
-    count = lambda: sum(p.numel() for p in base.peft.parameters())
+    counts = []
     for k in range(3):
         base.fresh("policy", seed=k)
-        ppm = AdapterRewardModel(policy)
-        if k == 0:
-            first = count()
-    assert count() == first
+        AdapterRewardModel(policy)
+        counts.append(sum(p.numel() for p in base.peft.parameters()))
+    assert len(set(counts)) == 1
 
 
 def test_save_and_load(base, folder, tmp_path):
     policy = AdapterPolicy(base, max_step_tokens=24)
-    fine_tune_adapter(policy, ROWS, steps=4, lr=1e-2)
+    fine_tune_adapter(policy, ROWS, num_steps=4, lr=1e-2)
     ppm = AdapterRewardModel(policy)
     torch.nn.init.normal_(ppm.head.weight)
     policy.save(tmp_path / "policy")
@@ -222,6 +226,46 @@ def test_save_and_load(base, folder, tmp_path):
         load_ppm(again, tmp_path / "policy")
     with pytest.raises(ModelError, match="no adapter there"):
         read_adapter(other, "policy", tmp_path)
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_a_saved_head_is_loaded_as_what_it_was(base, tmp_path, reads):
+    policy = AdapterPolicy(base)
+    ppm = AdapterRewardModel(policy, reads=READS[reads])
+    torch.nn.init.normal_(ppm.head.weight)
+    ppm.save(tmp_path)
+    names = {"weight", "bias"} | ({"alpha"} if reads == "likelihood" else set())
+    assert load_file(str(tmp_path / "value_head.safetensors")).keys() == names
+    again = load_ppm(policy, tmp_path, "other")
+    assert type(again.head) is READS[reads] and again.score(PREFIXES) == ppm.score(PREFIXES)
+    assert len(again.parameters()) == len(ppm.parameters())
+    assert any(p is w for p in again.parameters() for w in again.head.parameters())
+
+
+def test_what_is_longer_than_the_context_is_left_out_and_counted(base):
+    policy = AdapterPolicy(base)
+    ppm = AdapterRewardModel(policy)
+    lengths = [len(policy.encode(r["question"], r["steps"])) for r in ROWS]
+    context = sorted(lengths)[len(lengths) // 2]
+    too_long = sum(n > context for n in lengths)
+    assert 0 < too_long < len(ROWS)
+    short, left_out = pairs_within(ppm, PAIRS, context)
+    assert left_out == too_long and len(short) == len(ROWS) - too_long
+    swapped = [dict(p, better=p["worse"], worse=p["better"]) for p in PAIRS]
+    assert pairs_within(ppm, swapped, context)[1] == too_long, "both sides must fit"
+    assert rows_within(policy, ROWS, context)[1] == too_long
+    assert (
+        pairs_within(ppm, PAIRS, None) == (PAIRS, 0) == (PAIRS, rows_within(policy, ROWS, None)[1])
+    )
+    seen, scores = [], ppm.scores
+    ppm.scores = lambda encoded: seen.extend(len(ids) for ids, _ in encoded) or scores(encoded)
+    told = []
+    fit_adapter(ppm, PAIRS, num_steps=12, context=context, on_left_out=told.append)
+    assert told == [too_long] and max(seen) <= context
+    fine_tune_adapter(policy, ROWS, num_steps=2, context=context, on_left_out=told.append)
+    assert told == [too_long] * 2
+    with pytest.raises(ValueError, match="48 are longer than 3"):
+        fit_adapter(ppm, PAIRS, num_steps=2, context=3)
 
 
 def test_an_adapter_of_another_base_is_refused(base, folder, tmp_path):
@@ -247,8 +291,13 @@ adapter, merged, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 import torch
 assert "rstar_nb" not in sys.modules
 out = []
-for model in (AutoPeftModelForCausalLM.from_pretrained(adapter), AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)):
-    with torch.inference_mode(): out.append(model(torch.tensor([ids])).logits[0, -1].float().tolist())
+for kind, folder, options in (
+    (AutoPeftModelForCausalLM, adapter, {}),
+    (AutoModelForCausalLM, merged, dict(dtype=torch.float32)),
+):
+    model = kind.from_pretrained(folder, **options)
+    with torch.inference_mode():
+        out.append(model(torch.tensor([ids])).logits[0, -1].float().tolist())
 assert len(AutoTokenizer.from_pretrained(merged)) == len(AutoTokenizer.from_pretrained(adapter))
 print(json.dumps(out))
 """
@@ -256,7 +305,7 @@ print(json.dumps(out))
 
 def test_plain_libraries_load_adapter_and_merged_weights_in_a_fresh_process(base, folder, tmp_path):
     policy = AdapterPolicy(base)
-    fine_tune_adapter(policy, ROWS, steps=10, lr=1e-2)
+    fine_tune_adapter(policy, ROWS, num_steps=10, lr=1e-2)
     policy.save(tmp_path / "policy")
     merge_adapter(folder, tmp_path / "policy", tmp_path / "merged")
     ids = policy.encode(ROWS[0]["question"], ROWS[0]["steps"])[:40]
@@ -283,7 +332,10 @@ def test_plain_libraries_load_adapter_and_merged_weights_in_a_fresh_process(base
     untrained = AutoModelForCausalLM.from_pretrained(folder)
     with torch.inference_mode():
         before = untrained(torch.tensor([ids])).logits[0, -1, :n]
-    near = lambda a, b: torch.nn.functional.cosine_similarity(a, b, 0)
+
+    def near(a, b):
+        return torch.nn.functional.cosine_similarity(a, b, 0)
+
     assert near(adapter, merged) > 0.999, "merging is the adapter's own arithmetic, up to rounding"
     assert near(adapter, trained) > 0.95 > near(before, trained), (
         "and both are what was trained, up to NF4's rounding"
@@ -292,7 +344,7 @@ def test_plain_libraries_load_adapter_and_merged_weights_in_a_fresh_process(base
 
 def test_merged_into_the_weights_it_was_trained_on_is_closer(base, folder, tmp_path):
     policy = AdapterPolicy(base)
-    fine_tune_adapter(policy, ROWS, steps=10, lr=1e-2)
+    fine_tune_adapter(policy, ROWS, num_steps=10, lr=1e-2)
     policy.save(tmp_path / "policy")
     trained, ids = logits(base, "policy"), torch.arange(40)[None] + 5
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
+
 from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.search.discrepancies import one_changed, runner_ups
+from rstar_nb.search.discrepancies import Change, one_changed, runner_ups
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,11 @@ def test_no_cheaper_change_is_left_out(policy, programs):
     question, steps = programs[0]
     own = policy.encode(question, steps)[len(policy.encode(question)) :]
     logp = logprobs(policy, question, own)
-    best_two = lambda row, token: [
-        v for v, t in zip(*map(torch.Tensor.tolist, row.topk(3))) if t != token
-    ][:2]
+
+    def best_two(row, token):
+        values, tokens = (x.tolist() for x in row.topk(3))
+        return [v for v, t in zip(values, tokens, strict=True) if t != token][:2]
+
     every = sorted(
         float(row[token]) - v for row, token in zip(logp, own) for v in best_two(row, token)
     )
@@ -90,7 +93,9 @@ def test_a_change_that_ends_the_program_ends_it(policy, monkeypatch):
     question = "How many?"
     ids = policy.encode(question, ["answer = 3"])[len(policy.encode(question)) :]
     assert policy.tokenizer.decode(ids[-1:]) == STEP_END
-    monkeypatch.setattr("rstar_nb.search.discrepancies.runner_ups", lambda *a, **k: [[(0.5, -1.0, ids)]])
+    monkeypatch.setattr(
+        "rstar_nb.search.discrepancies.runner_ups", lambda *a, **k: [[Change(0.5, -1.0, ids)]]
+    )
     ((candidate,),) = one_changed(policy, [(question, ["answer = 3 + 4"])], 1)
     assert (candidate.text, candidate.ids, candidate.logprob, candidate.finished) == (
         "answer = 3",

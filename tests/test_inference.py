@@ -5,24 +5,24 @@ import re
 from dataclasses import replace
 
 import pytest
+from standin import StandIn
+
 from rstar_nb.executor.result import Result
 from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.beam import gather_beam
-from rstar_nb.search.strategies import STRATEGIES, find_strategy, gather_mcts, gather_samples, think
-from rstar_nb.search.thoughts import (
-    Program,
-    Thought,
+from rstar_nb.search.choices import (
     best,
     majority,
+    path_visits,
     ppm_last,
     ppm_mean,
     ppm_min,
-    visits,
     weight_by_ppm,
 )
-from rstar_nb.search.tree import check_invariants
-from standin import StandIn
+from rstar_nb.search.strategies import STRATEGIES, find_strategy, gather_mcts, gather_samples, think
+from rstar_nb.search.thoughts import Program, Thought
+from rstar_nb.search.tree import check_invariants, trajectories
 
 PROBLEMS = generate(10, "test", seed=3)
 OPTIONS = SearchOptions(candidates=4, max_depth=9)
@@ -69,7 +69,9 @@ class Scorer:
 
 
 class Calculator:
-    """Stands for the executor: the answer is the length of the program, so whoever ran it for real would find another."""
+    """Stands for the executor: the answer is the length of the program.
+
+    Whoever ran it for real would find another."""
 
     def run(self, programs):
         return [
@@ -123,7 +125,7 @@ def test_no_strategy_is_given_a_reference():
     assert not {"answer", "reference"} & {f for f in Thought.__dataclass_fields__}
 
 
-def test_samples_begin_only_while_tokens_are_left_and_small_budgets_are_the_beginning_of_large_ones():
+def test_samples_begin_while_tokens_are_left_and_small_budgets_begin_large_ones():
     small, large = (
         {t.id: t for t in gather_samples(QUESTIONS, fresh(), b, OPTIONS)} for b in (60, 400)
     )
@@ -213,18 +215,10 @@ def test_choices_by_hand():
         Program(["x"], 33.0),
         Program(["x"], 27),
     )
-    for p, scores, n in (
-        (a, {1: -0.2}, 1),
-        (b, {1: -0.5, 2: 0.9}, 4),
-        (c, {1: -0.4}, 1),
-        (d, {1: -1.0}, 0),
-    ):
-        p.scores, p.visits = scores, n
+    for p, scores in ((a, {1: -0.2}), (b, {1: -0.5, 2: 0.9}), (c, {1: -0.4}), (d, {1: -1.0})):
+        p.scores = scores
     assert majority([a, b, c]) is a and majority([b, a]) is b and majority([]) is None
     assert majority([a, b, c], weight_by_ppm) is b  # 0.4 + 0.3 < 0.95
-    assert (
-        majority([a, c, d, b], visits) is b
-    )  # 2 < 4, and of those who say 27 the one with most visits
     assert (best([a, b, c], ppm_last), best([a, b, c], ppm_min), best([a, b, c], ppm_mean)) == (
         b,
         a,
@@ -297,3 +291,41 @@ def test_options_out_of_range_are_refused_in_one_line(bad, message):
     with pytest.raises(ValueError) as refused:
         SearchOptions(**bad)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name.startswith(("beam", "mcts"))])
+def test_a_strategy_gathers_the_finished_programs_of_its_trees(name):
+    unvisited = 0
+    for t in think(name, QUESTIONS, fresh(), 150):
+        finished = [x for tree in t.trees for x in trajectories(tree)]
+        assert [(p.steps, p.answer) for p in t.programs] == [
+            (x["steps"], x["answer"]) for x in finished
+        ]
+        unvisited += sum(x["visits"] == 0 for x in finished)
+    assert unvisited
+
+
+def test_the_most_visited_program_is_found_from_the_root_down():
+    few = Program(["a", "x"], 1, visits=(2, 2))
+    first, second = Program(["b", "y"], 2, visits=(5, 1)), Program(["b", "z"], 3, visits=(5, 4))
+    assert best([few, first, second], path_visits) is second
+    assert best([Program(["c"], 4), few], path_visits) is few  # a sample has no visits
+
+
+def test_visits_and_votes_are_not_the_same_thing():
+    """A finished program is visited once at most; what tells programs apart is the way to it."""
+    different = 0
+    for rule in ("uct", "puct"):
+        visited, voted = (
+            think(f"mcts/{rule}/{choice}", QUESTIONS, fresh(), 400)
+            for choice in ("most_visited", "majority")
+        )
+        for v, m in zip(visited, voted, strict=True):
+            assert v.programs == m.programs and m.chosen == majority(m.programs)
+            different += v.chosen != m.chosen
+            for tree in v.trees:
+                ends = {x["node"]: x["visits"] for x in trajectories(tree)}
+                assert set(ends.values()) <= {0, 1}
+            if v.chosen:
+                assert v.chosen.visits[0] == max(p.visits[0] for p in v.programs)
+    assert different

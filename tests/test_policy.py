@@ -1,13 +1,38 @@
+"""The policy proposes exactly what its model says, whoever else is in the batch."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import rstar_nb.policy.policy as policy_module
 import torch
-from rstar_nb.policy.decoding import pick_tokens, uniforms
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+import rstar_nb.policy.decoding as decoding
+import rstar_nb.policy.policy as policy_module
 from rstar_nb.policy.policy import Policy
+from rstar_nb.policy.sampling import draws, pick_tokens, uniforms
 from rstar_nb.policy.steps import STEP_END, derive_seed, is_terminal, plain_prompt
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
+from rstar_nb.policy.tokens import Codec, StepEnds
 from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.training.loop import inner_matrices, length_batches, train_loop
+from rstar_nb.training.sft import fine_tune
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +77,7 @@ def test_a_prefix_gets_the_same_candidates_alone_and_in_a_batch(policy):
 
 
 def test_long_prefixes_go_in_smaller_batches(policy, monkeypatch):
-    sizes, decode = [], policy_module._decode
+    sizes, decode = [], policy_module.decode
 
     def counted(policy, encoded, *rest):
         sizes.append((len(encoded), max(map(len, encoded))))
@@ -60,7 +85,7 @@ def test_long_prefixes_go_in_smaller_batches(policy, monkeypatch):
 
     prefixes = [(q, ["x = 1"] * (10 * (i > 12))) for i, q in enumerate(QUESTIONS)]
     together = policy.propose(prefixes, 2, range(18))
-    monkeypatch.setattr(policy_module, "_decode", counted)
+    monkeypatch.setattr(policy_module, "decode", counted)
     monkeypatch.setattr(policy, "max_padded", 400)
     apart = policy.propose(prefixes, 2, range(18))
     assert (
@@ -73,9 +98,62 @@ def test_long_prefixes_go_in_smaller_batches(policy, monkeypatch):
 
 def test_shared_and_copied_prefixes_agree(policy, monkeypatch):
     shared = policy.propose([(q, []) for q in QUESTIONS[:6]], 3, range(6))
-    monkeypatch.setattr(policy_module, "can_share_prefix", lambda model: False)
+    made = []
+    monkeypatch.setattr(decoding, "can_share_prefix", lambda model: made.append(model) or False)
     copied = policy.propose([(q, []) for q in QUESTIONS[:6]], 3, range(6))
+    assert made, "the prefix was shared after all"
     assert [[c.ids for c in cs] for cs in shared] == [[c.ids for c in cs] for cs in copied]
+
+
+def test_top_k_is_an_argument_and_leaves_nothing_behind(policy):
+    prefixes = [(q, []) for q in QUESTIONS[:4]]
+    first = policy.propose(prefixes, 4, range(4))
+    narrow = policy.propose(prefixes, 4, range(4), 1.0, 1)
+    greedy = policy.propose(prefixes, 1, range(4), temperature=0)
+    assert [[c.ids for c in cs] for cs in narrow] == [[cs[0].ids] * 4 for cs in greedy]
+    assert policy.propose(prefixes, 4, range(4)) == first != narrow
+    assert not hasattr(policy, "top_k")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_near_the_end_of_the_context_samples_depend_on_their_own_prefix_only(
+    policy, monkeypatch, whole
+):
+    prefixes = [(QUESTIONS[0], ["x = 1"] * n) for n in (20, 19, 18, 2, 0)]
+    monkeypatch.setattr(policy, "max_positions", len(policy.encode(*prefixes[0])) + 7)
+    options = dict(whole=whole, max_tokens=30)
+    together = policy.propose(prefixes, 3, range(5, 10), **options)
+    for i, prefix in enumerate(prefixes):
+        assert policy.propose([prefix], 3, [5 + i], **options) == [
+            [replace(c, logprob=pytest.approx(c.logprob, abs=1e-3)) for c in together[i]]
+        ]
+        room = policy.max_positions - len(policy.encode(*prefix))
+        assert all(len(c.ids) <= room for c in together[i])
+    longest = [max(len(c.ids) for c in cs) for cs in together]
+    assert longest[0] == 7 < longest[4], "the room of the long prefix was that of all"
+
+
+def test_positions_never_pass_the_end_of_a_table_of_positions():
+    tokenizer = train_tokenizer(["a b c"])
+    torch.manual_seed(0)
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=64,
+            bos_token_id=1,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+    other = Policy(gpt2, tokenizer, max_step_tokens=48)
+    prefixes = [("b" * 48, []), ("a", [])]
+    long, short = other.propose(prefixes, 2, [0, 1])
+    assert max(len(c.ids) for c in long) <= 64 - len(other.encode(*prefixes[0])) <= 12
+    assert [c.ids for c in short] == [c.ids for c in other.propose(prefixes[1:], 2, [1])[0]]
+    assert max(len(c.ids) for c in short) > 12
 
 
 def test_seeds_decide(policy):
@@ -95,8 +173,6 @@ def test_greedy_takes_the_most_likely_token(policy):
 
 
 def test_other_architectures_work_unchanged():
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
     tokenizer = train_tokenizer(["a b c"])
     llama = LlamaForCausalLM(
         LlamaConfig(
@@ -133,6 +209,101 @@ def test_other_architectures_work_unchanged():
                 )
 
 
+METASPACE = ["metaspace", "normalizer"]
+
+
+def sentencepiece_like(kind, texts):
+    """As SentencePiece makes them: a space is "▁", one stands before every text, BOS first."""
+    tok = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    if kind == "metaspace":
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        tok.decoder = decoders.Metaspace(prepend_scheme="always")
+    else:  # as Llama 2 and Mistral write it
+        tok.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+        tok.decoder = decoders.Sequence(
+            [
+                decoders.Replace("▁", " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                decoders.Strip(" ", 1, 0),
+            ]
+        )
+        tok.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|▁"), "merged_with_next")
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    tok.train_from_iterator(texts, trainer)
+    tok.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<unk>",
+    )
+
+
+ADDITION = [
+    dict(
+        problem_id=str(a),
+        question=f"What is {a} plus {b}?",
+        steps=[f"x = {a}", f"y = {b}\nz = x + y", "answer = z"],
+    )
+    for a in (2, 3)
+    for b in (4, 5)
+]
+
+
+@pytest.fixture(scope="module", params=METASPACE)
+def spaced(request):
+    """A policy on such a tokenizer, trained until it knows its few programs by heart."""
+    texts = [plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in ADDITION]
+    tokenizer = sentencepiece_like(request.param, texts * 3)
+    model = tiny_model(len(tokenizer))
+    model.generation_config.eos_token_id = model.config.eos_token_id = tokenizer.eos_token_id
+    policy = Policy(model, tokenizer)
+    fine_tune(policy, ADDITION, 150, 4, muon_lr=0.02)
+    return policy
+
+
+def test_programs_of_a_sentencepiece_policy_are_valid_python(spaced):
+    for row in ADDITION:
+        (whole,) = spaced.propose([(row["question"], [])], 1, [0], temperature=0, whole=True)[0]
+        assert whole.text == STEP_END.join(row["steps"])
+        for i, step in enumerate(row["steps"]):
+            prefix = (row["question"], row["steps"][:i])
+            (c,) = spaced.propose([prefix], 1, [0], temperature=0)[0]
+            assert c.text == step
+            assert [*spaced.encode(*prefix), *c.ids] == spaced.encode(
+                row["question"], row["steps"][: i + 1]
+            )
+
+
+def test_a_model_that_expects_a_beginning_token_gets_one_and_only_one(spaced, policy):
+    ids, bos = spaced.encode("2 plus 4?", ["x = 2"]), spaced.tokenizer.bos_token_id
+    assert ids[0] == bos and ids.count(bos) == 1
+    assert ids[: len(spaced.encode("2 plus 4?"))] == spaced.encode("2 plus 4?")
+    chat = Policy(spaced.model, spaced.tokenizer, prompt=lambda q: f"<s>{q}{STEP_END}")
+    assert chat.encode("2 plus 4?").count(bos) == 1 and chat.encode("2 plus 4?")[0] == bos
+    plain = policy.tokenizer(plain_prompt("2 plus 4?") + "x = 2" + STEP_END).input_ids
+    assert policy.encode("2 plus 4?", ["x = 2"]) == plain
+
+
+def test_steps_end_where_the_text_has_an_empty_line(spaced, policy):
+    for tokenizer in (spaced.tokenizer, policy.tokenizer):
+        codec = Codec(tokenizer)
+        ends = StepEnds(codec, len(tokenizer))
+        ids = codec.later("x = 1\ny = x\n\nanswer = y\n\n")
+        written = [codec.decode([ids[: i + 1]])[0] for i in range(len(ids))]
+        counts = [0, *(text.count(STEP_END) for text in written)]
+        assert counts[-1] == 2
+        before = torch.tensor([ids[0], *ids[:-1]])
+        assert ends(before, torch.tensor(ids)).tolist() == [
+            now > earlier for now, earlier in zip(counts[1:], counts, strict=False)
+        ]
+
+
 def test_draws_follow_the_probabilities():
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(20_000, 3)
     ids, logp = pick_tokens(logits, torch.tensor(uniforms(3, 1, 20_000)[0]), 1.0)
@@ -156,6 +327,10 @@ def test_only_the_likeliest_tokens_are_drawn():
 def test_seeds_do_not_depend_on_order():
     assert derive_seed("a", 1) == derive_seed("a", 1) != derive_seed(1, "a")
     assert np.array_equal(uniforms(5, 2, 3), uniforms(5, 2, 3))
+    assert not np.array_equal(uniforms(5, 2, 3), uniforms(6, 2, 3))
+    batch = draws([5, 6], 2, [3, 4])
+    assert np.array_equal(batch[0, :, :3], uniforms(5, 2, 3))
+    assert np.array_equal(batch[1], uniforms(6, 2, 4))
 
 
 def test_terminal_steps():
@@ -191,6 +366,24 @@ def test_batches_cover_every_row_once_per_pass():
     )
 
 
+@pytest.mark.parametrize("num_steps", [1, 5, 10, 50, 200, 1000])
+def test_warm_up_follows_the_number_of_steps(num_steps, monkeypatch):
+    rates, step = [], torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self: rates.append(self.param_groups[0]["lr"]) or step(self),
+    )
+    w = torch.nn.Parameter(torch.ones(1))
+    train_loop([w], lambda step: w.sum(), num_steps, 0.1)
+    assert len(rates) == num_steps and max(rates) > 0.085
+    assert rates.index(max(rates)) <= 0.1 * num_steps
+    if num_steps >= 200:
+        assert rates[:20] == pytest.approx(
+            [0.1 * (i + 1) / 20 * (1 - i / num_steps) for i in range(20)]
+        )
+
+
 def test_a_loss_that_is_not_a_number_stops_training():
     w = torch.nn.Parameter(torch.ones(1))
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
@@ -210,7 +403,7 @@ def test_muon_gets_the_inner_matrices_and_only_those(policy):
     train_loop(
         [a, b],
         lambda step: a[0, 0] + 3 * a[1, 1] + b[0, 0] + 3 * b[1, 1],
-        steps=1,
+        num_steps=1,
         lr=0.01,
         warmup=1,
         matrices=[a],

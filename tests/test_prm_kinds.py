@@ -17,7 +17,8 @@ from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import RewardModel, held_out
+from rstar_nb.reward.model import RewardModel
+from rstar_nb.reward.pairs import held_out
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
 from rstar_nb.store import publish, write_lines

@@ -1,10 +1,15 @@
 import json
 import random
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standin import StandInPPM, golden_trees, grow_trees
+
 from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.search.agent import Agent, SearchOptions
@@ -23,14 +28,13 @@ from rstar_nb.search.tree import (
 )
 from rstar_nb.search.ucb import puct, uct
 from rstar_nb.search.votes import likely_weight, vote
-from standin import grow_trees
 
 GOLDEN = Path(__file__).parent / "data" / "golden_trees.json"
 
 
 @pytest.fixture(scope="module")
 def trees():
-    return grow_trees()
+    return golden_trees()
 
 
 def test_golden_trees(trees):
@@ -57,9 +61,10 @@ def test_replay_rebuilds_the_statistics(trees):
 
 def test_more_rollouts_go_on_from_fewer():
     once, twice = grow_trees(6, rollouts=8), grow_trees(6, rollouts=4)
+    from standin import StandIn
+
     from rstar_nb.executor.pool import Executor
     from rstar_nb.problems.generator import generate
-    from standin import StandIn
 
     problems = generate(6, "test", seed=5)
     with Executor(workers=2, preload=()) as executor:
@@ -225,3 +230,131 @@ def test_whole_programs_join_a_tree(drawn):
     ] == [(n.step, n.node_visits, n.value_sum, n.status, n.answer, n.children) for n in tree.nodes]
     right = {tuple(steps) for steps, last in drawn if last == "answer = 3"}
     assert {tuple(x["steps"][:-1]) for x in trajectories(tree) if x["correct"]} == right
+
+
+class Fixed:
+    """A policy that proposes the same steps, the first the most likely, and their executor."""
+
+    def __init__(self, steps):  # step -> answer, or None where it has none
+        self.steps = steps
+
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
+        return [
+            [Candidate(s, -float(i), (1,), True) for i, s in enumerate(self.steps)]
+            for _ in prefixes
+        ]
+
+    def run(self, programs):
+        last = [p.split("\n\n")[-1] for p in programs]
+        return [Result("ok", self.steps[step], "", None, 0.0) for step in last]
+
+
+def search_fixed(steps, references, ppm=None, **options):
+    fixed = Fixed(steps)
+    (tree,) = search(
+        [Tree("p", "?")], Agent(fixed, fixed, ppm), SearchOptions(**options), references
+    )
+    return tree
+
+
+def test_a_program_counts_as_finished_when_it_has_run_visited_or_not():
+    steps = {"answer = 3": 3, "answer = 4": 4, "answer = 5": 5}
+    tree = search_fixed(steps, {"p": "4"}, rollouts=1)
+    assert [n.node_visits for n in tree.nodes] == [1, 1, 0, 0]
+    assert [
+        (x["answer"], x["correct"], x["visits"], x["average_q"]) for x in trajectories(tree)
+    ] == [
+        (3, False, 1, -1.0),
+        (4, True, 0, 1.0),
+        (5, False, 0, -1.0),
+    ]
+    assert replay(tree, len(tree.events)).nodes == [replace(n, exhausted=False) for n in tree.nodes]
+
+
+def test_at_test_time_nothing_is_graded():
+    tree = search_fixed({"answer = 3": 3, "answer = 4": 4}, None, rollouts=1)
+    assert [(x["answer"], x["correct"], x["average_q"]) for x in trajectories(tree)] == [
+        (3, None, 0.0),
+        (4, None, 0.0),
+    ]
+
+
+def test_a_program_without_an_answer_or_one_that_has_not_run_is_not_finished():
+    tree = Tree("p", "?")
+    add_children(tree, ROOT, ["answer = 3", "answer = None", "x = 1"])
+    assert trajectories(tree) == []
+    tree.nodes[1].answer = 3
+    assert [x["node"] for x in trajectories(tree)] == [1]
+
+
+def test_an_unvisited_program_has_the_outcome_of_its_own_grading():
+    tree = Tree("p", "?")
+    add_program(tree, Candidate("a = 1\n\nanswer = 3", -1.0, (1,), True), RAN_3, reference="4")
+    add_children(tree, 1, ["answer = 4", "answer = 5"])
+    tree.nodes[1].children = [2, 3, 4]  # the first visited, the others ran
+    for node, answer, correct in ((3, 4, True), (4, 5, False)):
+        tree.nodes[node].answer, tree.nodes[node].correct = answer, correct
+    by_node = {x["node"]: x["average_q"] for x in trajectories(tree)}
+    assert by_node == {2: -1.0, 3: (-1 + 1) / 2, 4: (-1 - 1) / 2}
+    assert trajectories(tree, wrong_reward=0.0)[2]["average_q"] == (-1 + 0) / 2
+
+
+RAN_3 = Result("ok", 3, "", None, 0.0)
+
+
+class Always:
+    """A PPM with one opinion."""
+
+    def __init__(self, score):
+        self.value = score
+
+    def score(self, prefixes):
+        return [self.value for _ in prefixes]
+
+
+def test_the_average_of_a_trajectory_comes_from_outcomes_and_not_from_the_ppm():
+    tree = search_fixed({"answer = 3": 3}, {"p": "3"}, Always(-1.0), rollouts=1)
+    (right,) = trajectories(tree)
+    assert tree.nodes[1].q_value == 0.0  # of selection: one rollout of +1, one opinion of -1
+    assert (right["average_q"], tree.nodes[1].mean_reward) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("ppm", [None, StandInPPM()])
+@pytest.mark.parametrize("rule", [uct, puct])
+def test_a_parent_is_visited_as_often_as_its_children_together(rule, ppm):
+    """What a rule is told of the parent is the sum of what it is told of the children."""
+    seen = []
+
+    def spy(q, visits, parent_visits, prior):
+        seen.append((visits, parent_visits))
+        return rule(q, visits, parent_visits, prior)
+
+    for tree in grow_trees(6, ppm=ppm):
+        for node in tree.nodes:
+            if any(tree.nodes[i].status == "ok" for i in node.children or ()):
+                seen.clear()
+                best_child(tree, node.id, spy, skip_exhausted=False)
+                assert {parent for _, parent in seen} == {sum(visits for visits, _ in seen)}
+
+
+def test_a_search_needs_no_torch():
+    """Trees can be grown and read where no model is installed; only `discrepancies` needs one."""
+    modules = "ucb agent tree mcts votes programs thoughts choices beam strategies standins".split()
+    imports = "; ".join(f"import rstar_nb.search.{m}" for m in modules)
+    check = f"{imports}; import sys; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_options_reach_the_policy_and_the_reward():
+    class Asked(Fixed):
+        calls = []
+
+        def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
+            self.calls.append((k, temperature, top_k))
+            return super().propose(prefixes, k, seeds)
+
+    policy = Asked({"answer = 3": 3})
+    options = SearchOptions(rollouts=1, candidates=7, temperature=1.5, top_k=4, wrong_reward=-0.5)
+    (tree,) = search([Tree("p", "?")], Agent(policy, policy), options, {"p": "4"})
+    assert policy.calls == [(7, 1.5, 4)] and tree.nodes[ROOT].value_sum == -0.5

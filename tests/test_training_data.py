@@ -1,16 +1,34 @@
-"""PRM pairs and loss, SFT selection and loss."""
+"""What is learnt from trees: pairs and their loss, selected solutions and theirs."""
 
+import copy
 import math
 
 import pytest
 import torch
+
 from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END, plain_prompt
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import RewardModel, fit_pairs, held_out, pair_accuracy, pairwise_loss, preference_pairs
+from rstar_nb.reward.heads import READS
+from rstar_nb.reward.model import RewardModel
+from rstar_nb.reward.pairs import (
+    fit_pairs,
+    held_out,
+    pair_accuracy,
+    pairwise_loss,
+    preference_pairs,
+)
+from rstar_nb.reward.values import fit_values, outcome_targets, q_targets
 from rstar_nb.search.tree import Node, Tree
-from rstar_nb.training.sft import code_only, encode_row, fine_tune, select_solutions, solution_loss, num_steps_for
+from rstar_nb.training.sft import (
+    code_only,
+    encode_row,
+    fine_tune,
+    num_steps_for,
+    select_solutions,
+    solution_loss,
+)
 
 ROWS = [dict(problem_id=p.id, question=p.question, steps=gold_program(p.id)) for p in generate(48)]
 
@@ -23,12 +41,10 @@ def policy():
     return Policy(tiny_model(len(tokenizer)), tokenizer)
 
 
-def fork(**changes):
+def fork():
     """Root with five children: Q 1, 0.5, 0 (mixed), -0.5, -1; each ends in a terminal child."""
     nodes = [Node(0, -1, children=[1, 2, 3, 4, 5], node_visits=20)]
-    for i, (value, right) in enumerate(
-        [(4, True), (2, True), (0, True), (-2, False), (-4, False)], 1
-    ):
+    for i, value in enumerate([4, 2, 0, -2, -4], 1):
         nodes.append(Node(i, 0, f"x = {i}", children=[i + 5], node_visits=4, value_sum=value))
     for i, right in enumerate([True, True, True, False, False], 6):
         nodes.append(
@@ -75,6 +91,26 @@ def test_no_pairs_without_both_outcomes():
     assert preference_pairs(t) == [] == preference_pairs(Tree("empty", "?"))
 
 
+def test_what_the_reward_model_said_is_no_part_of_what_one_learns_from():
+    opinion = fork()
+    for n, ppm in zip(opinion.nodes[1:], [-1, 1, -1, 1, -1, -1, 1, 1, -1, 1], strict=True):
+        n.ppm = float(ppm)
+    assert preference_pairs(opinion) == preference_pairs(fork())
+    assert q_targets(opinion) == q_targets(fork())
+    assert {r["target"] for r in q_targets(opinion)} == {1.0, 0.5, 0.0, -0.5, -1.0}
+    without_score = [dict(r, ppm=None) for r in select_solutions([opinion])]
+    assert without_score == select_solutions([fork()])
+
+
+def test_a_q_regression_learns_what_it_was_shown(policy):
+    rows = q_targets(fork())[:5]
+    assert [r["target"] for r in rows] == [1, 0.5, 0, -0.5, -1]
+    pqm = RewardModel(policy)
+    losses = fit_values(pqm, rows, 60, batch_size=5, lr=2e-3)
+    assert losses[-1] < 0.1 * losses[0]
+    assert {r["target"] for r in outcome_targets(fork())} == {1.0, -1.0}
+
+
 def test_pairwise_loss_by_hand():
     better, worse = [0.9, 0.3], [-0.5, 0.1]  # the paper's two positives and two negatives
     by_hand = -sum(math.log(1 / (1 + math.exp(w - b))) for b in better for w in worse) / 4
@@ -85,6 +121,7 @@ def test_pairwise_loss_by_hand():
 
 def test_ppm_starts_without_opinion_and_learns(policy):
     ppm = RewardModel(policy)
+    before = {name: w.clone() for name, w in policy.model.state_dict().items()}
     prefixes = [(r["question"], r["steps"]) for r in ROWS[:5]]
     assert ppm.score(prefixes) == [0.0] * 5
     pairs = [
@@ -97,14 +134,14 @@ def test_ppm_starts_without_opinion_and_learns(policy):
         )
         for r in ROWS
     ]
-    fit_pairs(ppm, pairs, steps=30, batch_size=8)
+    fit_pairs(ppm, pairs, num_steps=30, batch_size=8)
     right, n = pair_accuracy(ppm, pairs)["final"]
     assert right / n > 0.9
     assert all(-1 <= s <= 1 for s in ppm.score(prefixes))
-    before = policy.model.lm_head.weight.clone()
-    assert torch.equal(before, policy.model.lm_head.weight), (
+    assert all(torch.equal(w, before[name]) for name, w in policy.model.state_dict().items()), (
         "the policy's own weights must stay as they were"
     )
+    assert not torch.equal(ppm.policy.model.lm_head.weight, before["lm_head.weight"])
 
 
 def test_scores_do_not_depend_on_the_batch(policy):
@@ -114,9 +151,9 @@ def test_scores_do_not_depend_on_the_batch(policy):
     assert ppm.score(prefixes) == pytest.approx([ppm.score([p])[0] for p in prefixes], abs=1e-4)
 
 
-@pytest.mark.parametrize("reads", ["last", "likelihood"])
+@pytest.mark.parametrize("reads", READS)
 def test_sharing_a_prefix_changes_no_score(policy, reads):
-    ppm = RewardModel(policy, reads=reads)
+    ppm = RewardModel(policy, reads=READS[reads])
     torch.nn.init.normal_(ppm.head.weight, std=0.1)
     questions = [p.question for p in generate(3)]
     prefixes = [
@@ -132,18 +169,16 @@ def test_sharing_a_prefix_changes_no_score(policy, reads):
 
 def test_a_likelihood_ppm_prefers_what_the_policy_finds_likely(policy):
     question, (first, *_) = generate(1)[0].question, gold_program(generate(1)[0].id)
-    fine_tune(policy, [dict(question=question, steps=[first])] * 8, steps=12, batch_size=8)
-    likely, unlikely = RewardModel(policy, reads="likelihood").score(
+    fine_tune(policy, [dict(question=question, steps=[first])] * 8, num_steps=12, batch_size=8)
+    likely, unlikely = RewardModel(policy, reads=READS["likelihood"]).score(
         [(question, [first]), (question, ["zebra = 7"])]
     )
     assert likely > unlikely
-    with pytest.raises(ValueError, match="last or likelihood"):
-        RewardModel(policy, reads="mean")
 
 
-@pytest.mark.parametrize("reads", ["last", "likelihood"])
+@pytest.mark.parametrize("reads", READS)
 def test_ppm_save_and_load(policy, tmp_path, reads):
-    ppm = RewardModel(policy, reads=reads)
+    ppm = RewardModel(policy, reads=READS[reads])
     torch.nn.init.normal_(ppm.head.weight)
     ppm.save(tmp_path / "ppm")
     policy.save(tmp_path / "policy")
@@ -151,7 +186,7 @@ def test_ppm_save_and_load(policy, tmp_path, reads):
     assert RewardModel.load(tmp_path / "ppm").score(prefixes) == pytest.approx(
         ppm.score(prefixes), abs=1e-5
     )
-    with pytest.raises(FileNotFoundError, match="not a PPM"):
+    with pytest.raises(FileNotFoundError, match="not a reward model"):
         RewardModel.load(tmp_path / "policy")
 
 
@@ -176,6 +211,12 @@ def test_selection_counts_equal_code_once_and_heeds_the_ppm():
     assert code_only(["# a\nx =  1\n"]) == "x = 1"
 
 
+def test_a_solution_nobody_scored_cannot_fail_a_condition_on_scores():
+    t = fork()
+    t.nodes[6].ppm = -0.9
+    assert [r["steps"][0] for r in select_solutions([t], min_ppm=0.5)] == ["x = 2", "x = 3"]
+
+
 def test_solution_loss_equals_the_masked_loss_of_transformers(policy):
     encoded = [encode_row(policy, r) for r in ROWS[:6]]
     width = max(len(ids) for ids, _ in encoded)
@@ -186,17 +227,23 @@ def test_solution_loss_equals_the_masked_loss_of_transformers(policy):
     assert n == int((labels != -100).sum())
 
 
-def test_the_question_has_no_part_in_the_gradient_of_the_output(policy):
-    ((ids, n_question),) = [encode_row(policy, ROWS[0])]
-    loss, n = solution_loss(policy.model, [(ids, n_question)])
+def test_the_tokens_of_the_question_are_no_targets(policy):
+    ids, n_question = encode_row(policy, ROWS[0])
+    _, n = solution_loss(policy.model, [(ids, n_question)])
     assert n == len(ids) - n_question
+    policy.model.lm_head.weight = torch.nn.Parameter(policy.model.lm_head.weight.detach().clone())
+    loss, _ = solution_loss(policy.model, [(ids, n_question)])
+    loss.backward()
+    logp = policy.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    by_hand = -sum(logp[i - 1, ids[i]] for i in range(n_question, len(ids))) / n
+    (expected,) = torch.autograd.grad(by_hand, [policy.model.lm_head.weight])
+    assert torch.allclose(policy.model.lm_head.weight.grad, expected, atol=1e-5)
 
 
 def test_fine_tune_is_repeatable_and_refuses_nothing_to_learn(policy):
-    import copy
-
-    twin = Policy(copy.deepcopy(policy.model), policy.tokenizer)
-    assert fine_tune(policy, ROWS, 4, 8, seed=1) == fine_tune(twin, ROWS, 4, 8, seed=1)
+    twin, other = (Policy(copy.deepcopy(policy.model), policy.tokenizer) for _ in range(2))
+    losses = fine_tune(policy, ROWS, 4, 8, seed=1)
+    assert losses == fine_tune(twin, ROWS, 4, 8, seed=1) != fine_tune(other, ROWS, 4, 8, seed=2)
     with pytest.raises(ValueError, match="no solution was selected"):
         fine_tune(policy, [], 4)
 

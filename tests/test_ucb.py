@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from rstar_nb.search.ucb import puct, sibling_priors, ucb1, uct
 
 

@@ -10,7 +10,8 @@ import os
 import threading
 from functools import lru_cache
 
-from ..executor.pool import Executor, SandboxError
+from ..executor.pool import Executor
+from ..executor.worker import SandboxError
 
 # %% ../../nbs/inside/answers_second_opinion.ipynb #a87ae7a1
 QUESTION = r"""from math_verify import parse, verify

@@ -9,6 +9,7 @@ __all__ = ['evaluate', 'search_depth', 'save_curves', 'solve', 'save_tree']
 from pathlib import Path
 
 import typer
+
 from rstar_nb.cli.base import (
     WEAK_SANDBOX,
     app,

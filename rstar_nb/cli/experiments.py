@@ -9,6 +9,7 @@ __all__ = ['ablate', 'kinds', 'plan']
 from pathlib import Path
 
 import typer
+
 from .base import app, executor_of, held_out_problems, last_json, numbers, say
 
 # %% ../../nbs/inside/cli_experiments.ipynb #e9a2bcfe
@@ -36,7 +37,7 @@ def ablate(
     plot_arms(rows).save(out / "arms.png")
     last_json(dict(out=str(out), picture=str(out / "arms.png"), arms=rows))
 
-# %% ../../nbs/inside/cli_experiments.ipynb #afa2bfb2
+# %% ../../nbs/inside/cli_experiments.ipynb #5c210dc6
 @app.command()
 def kinds(
     run: Path,
@@ -57,6 +58,7 @@ def kinds(
     from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
     from rstar_nb.measure.measurement import Measurement, comparisons_text, table_text
     from rstar_nb.measure.runs import finished_round
+    from rstar_nb.reward.heads import READS
     from rstar_nb.search.agent import SearchOptions
 
     k, _, _ = finished_round(run, k)
@@ -70,7 +72,7 @@ def kinds(
         tuple(numbers(budget, "--budget")),
         SearchOptions(candidates=4, max_depth=9, seed=seed),
     )
-    fit = Fit(group.num_steps, group.batch_size, group.lr, group.reads)
+    fit = Fit(group.num_steps, group.batch_size, group.lr, READS[group.reads])
     with executor_of(run) as executor:
         result = measure_kinds(run, out or run / "kinds", measurement, executor, fit, k, say)
     for r in result["pairs"]:

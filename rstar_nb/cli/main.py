@@ -9,11 +9,12 @@ __all__ = ['INTERRUPTED', 'doctor', 'main', 'rstar']
 import subprocess
 import sys
 
+import typer
+
 import rstar_nb.cli.answering
 import rstar_nb.cli.evolving
 import rstar_nb.cli.experiments
 import rstar_nb.cli.looking  # noqa: F401 - importing them registers their commands
-import typer
 from .base import app, say
 
 # %% ../../nbs/inside/cli_main.ipynb #bf8c98b3

@@ -25,9 +25,9 @@ from ..policy.steps import STEP_END, Candidate, derive_seed
 from ..policy.tiny import tiny_model
 from ..problems.generator import gold_program
 from ..search.agent import Agent, SearchOptions
+from ..search.choices import majority
 from ..search.programs import add_program
 from ..search.strategies import gather_samples
-from ..search.thoughts import majority
 from ..search.tree import Tree
 from ..store import StoreError, read_lines, write_lines
 

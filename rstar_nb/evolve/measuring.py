@@ -16,7 +16,7 @@ from ..measure.accuracy import false_positives, measure_policy, measure_search
 from ..measure.intervals import tally
 from ..policy.steps import derive_seed
 from ..problems.generator import generate, make_problem
-from ..reward.model import held_out, pair_accuracy
+from ..reward.pairs import held_out, pair_accuracy
 from ..search.agent import Agent, SearchOptions
 from ..search.ucb import puct
 from ..store import append_lines, read_lines, write_lines

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['select_phase', 'training_rows', 'sft_phase', 'reward_phase']
 
-# %% ../../nbs/inside/evolve_phases.ipynb #0257c9dc
+# %% ../../nbs/inside/evolve_phases.ipynb #995aeec2
 import json
 import math
 
 from .tiny import renumbered
 from ..policy.steps import derive_seed
-from ..reward.model import held_out, preference_pairs
+from ..reward.heads import READS
+from ..reward.pairs import held_out, preference_pairs
 from ..search.tree import tree_from_json
 from ..store import is_complete, publish, read_lines, write_lines
-from ..training.sft import select_solutions, steps_for
+from ..training.sft import num_steps_for, select_solutions
 
 # %% ../../nbs/inside/evolve_phases.ipynb #fa536e46
 def select_phase(run, k: int):
@@ -55,7 +56,7 @@ def sft_phase(run, k: int):
     start = 0 if sft.start_from == "base" else k - 1
     policy = run.models.load_policy(run.folder_of(start) / "policy")
     rows = run.models.seed_rows(settings, k) + training_rows(run, k, "selected.jsonl")
-    num_steps = steps_for(len(rows), sft.passes, sft.batch_size, sft.min_num_steps)
+    num_steps = num_steps_for(len(rows), sft.passes, sft.batch_size, sft.min_num_steps)
     num_steps = min(sft.max_num_steps, num_steps)
     shown = rows
     if sft.renumber and not settings.problems.train_file:
@@ -87,7 +88,7 @@ def _publish_model(folder, model, save, about: dict):
 
     publish(folder, write)
 
-# %% ../../nbs/inside/evolve_phases.ipynb #f93989e7
+# %% ../../nbs/inside/evolve_phases.ipynb #2317062d
 def reward_phase(run, k: int, policy):
     """The PPM of round `k`, trained or loaded; without pairs it has no opinion."""
     settings = run.settings
@@ -95,7 +96,7 @@ def reward_phase(run, k: int, policy):
     folder = run.folder_of(k) / "ppm"
     if is_complete(folder):
         return run.models.load_ppm(folder)
-    ppm = run.models.new_ppm(policy, reads=group.reads)
+    ppm = run.models.new_ppm(policy, reads=READS[group.reads])
     pairs = training_rows(run, k, "pairs.jsonl")[-group.max_pairs :]
     with run.phase(k, "ppm", group.num_steps) as advance:
         if pairs:

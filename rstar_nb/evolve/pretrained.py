@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['DTYPES', 'PretrainedModels', 'preset_settings', 'preset_of', 'models_for']
 
-# %% ../../nbs/inside/evolve_pretrained.ipynb #a183e7d1
+# %% ../../nbs/inside/evolve_pretrained.ipynb #7f64b44c
 import json
+import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +22,16 @@ from ..policy.shapes import SHAPES, shape_of
 from ..policy.steps import derive_seed
 from ..policy.weights import check_machine, find_weights, load_base
 from ..problems.generator import uncited
-from ..reward.adapters import AdapterPPM, fit_adapter, load_ppm
+from ..reward.adapters import AdapterRewardModel, fit_adapter, load_ppm
 from ..training.adapters import AdapterPolicy, SharedBase, fine_tune_adapter, read_adapter
 
-# %% ../../nbs/inside/evolve_pretrained.ipynb #81fadd89
+# %% ../../nbs/inside/evolve_pretrained.ipynb #18a40a2f
+def _say_left_out(kind: str, n: int):
+    """On stderr, so that a row which vanishes is not a secret."""
+    if n:
+        print(f"{n} {kind} longer than the preset's context were left out", file=sys.stderr)
+
+
 DTYPES = {16: torch.bfloat16, 32: torch.float32}  # bits of a weight that is not quantised
 
 
@@ -94,10 +102,6 @@ class PretrainedModels:
         """Rows to learn from: in the first round only well-formed ones."""
         return first_round_filter(rows)[0] if k == 1 else rows
 
-    def fits(self, policy, question: str, steps) -> bool:
-        """Is a program no longer than the preset's context?"""
-        return len(policy.encode(question, steps)) <= self.preset.context
-
     def fine_tune(
         self,
         policy,
@@ -114,12 +118,21 @@ class PretrainedModels:
         Rows longer than the preset's context are left out.
         """
         policy.prompt = self.prompt(0)
-        short = [r for r in rows if self.fits(policy, r["question"], r["steps"])]
-        return fine_tune_adapter(policy, short, num_steps, batch_size, lr, seed, on_step)
+        return fine_tune_adapter(
+            policy,
+            rows,
+            num_steps,
+            batch_size,
+            lr,
+            seed,
+            on_step,
+            context=self.preset.context,
+            on_left_out=partial(_say_left_out, "rows"),
+        )
 
-    def new_ppm(self, policy, **options) -> AdapterPPM:
+    def new_ppm(self, policy, **options) -> AdapterRewardModel:
         """A PPM that starts from the policy's weights and has no opinion yet."""
-        return AdapterPPM(policy, **options)
+        return AdapterRewardModel(policy, **options)
 
     def fit_pairs(
         self,
@@ -135,19 +148,23 @@ class PretrainedModels:
 
         Pairs with a side longer than the preset's context are left out.
         """
-        short = [
-            pair
-            for pair in pairs
-            if self.fits(self.policy, pair["question"], pair["better"])
-            and self.fits(self.policy, pair["question"], pair["worse"])
-        ]
-        return fit_adapter(ppm, short, num_steps, batch_size, lr, seed, on_step)
+        return fit_adapter(
+            ppm,
+            pairs,
+            num_steps,
+            batch_size,
+            lr,
+            seed,
+            on_step,
+            context=self.preset.context,
+            on_left_out=partial(_say_left_out, "pairs"),
+        )
 
     def save_ppm(self, ppm, folder):
         """Write the PPM's adapter and head."""
         ppm.save(folder)
 
-    def load_ppm(self, folder) -> AdapterPPM:
+    def load_ppm(self, folder) -> AdapterRewardModel:
         """The PPM in a run's folder, in the PPM's slot."""
         return load_ppm(self.policy, folder)
 

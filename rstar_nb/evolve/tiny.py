@@ -15,7 +15,8 @@ from ..policy.policy import Policy
 from ..policy.steps import STEP_END, derive_seed, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
 from ..problems.generator import generate, gold_program, renumber, split_of
-from ..reward.model import PPM, fit_pairs
+from ..reward.model import RewardModel
+from ..reward.pairs import fit_pairs
 from ..training.sft import fine_tune
 
 # %% ../../nbs/inside/evolve_tiny.ipynb #bce0f761
@@ -123,9 +124,9 @@ class TinyModels:
         """Of the verified rows of round `k`, those to learn from: all."""
         return rows
 
-    def new_ppm(self, policy, **options) -> PPM:
+    def new_ppm(self, policy, **options) -> RewardModel:
         """An untrained PPM that starts from the policy's weights."""
-        return PPM(policy, **options)
+        return RewardModel(policy, **options)
 
     def load_policy(self, folder) -> Policy:
         """The policy in a folder."""
@@ -135,9 +136,9 @@ class TinyModels:
         """Write a policy into a folder."""
         policy.save(folder)
 
-    def load_ppm(self, folder) -> PPM:
+    def load_ppm(self, folder) -> RewardModel:
         """The PPM in a folder."""
-        return PPM.load(folder)
+        return RewardModel.load(folder)
 
     def save_ppm(self, ppm, folder):
         """Write a PPM into a folder."""

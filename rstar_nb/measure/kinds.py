@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'KIND_STRATEGIES', 'outcome_rows', 'q_rows', 'pair_rows', 'Kind', 'Fit', 'find_kind', 'trees_until',
            'train_kind', 'pair_table', 'trained_kind', 'held_out_pairs', 'measure_kinds']
 
-# %% ../../nbs/inside/measure_kinds.ipynb #ce19c72a
+# %% ../../nbs/inside/measure_kinds.ipynb #daa4ff7d
 import json
 import time
 from collections.abc import Callable
@@ -17,13 +17,15 @@ from .intervals import wilson
 from .measurement import Measurement, comparisons, measure, summarise
 from .runs import load_round
 from ..policy.steps import derive_seed
-from ..reward.model import PPM, fit_pairs, held_out, pair_accuracy, preference_pairs
+from ..reward.heads import LastToken
+from ..reward.model import RewardModel
+from ..reward.pairs import fit_pairs, held_out, pair_accuracy, preference_pairs
 from ..reward.values import fit_values, outcome_targets, q_targets
 from ..search.agent import Agent
 from ..search.tree import tree_from_json
 from ..store import is_complete, publish, read_lines
 
-# %% ../../nbs/inside/measure_kinds.ipynb #ecf87042
+# %% ../../nbs/inside/measure_kinds.ipynb #7fc1319d
 def outcome_rows(trees) -> list:
     """What an ORM learns from: finished programs with +1 or -1."""
     return [row for tree in trees for row in outcome_targets(tree)]
@@ -55,7 +57,7 @@ class Fit:
     num_steps: int  # optimiser steps
     batch_size: int = 24  # pairs, or half as many as rows, per step
     lr: float = 5e-4  # learning rate
-    reads: str = "last"  # what the score is read from, as in `READS`
+    reads: type = LastToken  # the model's head, as in `READS`
 
 
 KINDS = {
@@ -94,7 +96,7 @@ def train_kind(
     if not rows:
         message = f"these trees hold nothing to train a {name} on"
         raise ValueError(f"{message}; search more problems, or with more rollouts")
-    model = PPM(policy, reads=fit.reads)
+    model = RewardModel(policy, reads=fit.reads)
     batch_size = fit.batch_size * kind.batch_factor
     kind.fit(model, rows, fit.num_steps, batch_size, fit.lr, derive_seed(seed, name))
     return model, len(rows)
@@ -112,7 +114,7 @@ def pair_table(
             table.append(dict(model=name, pairs=kind, right=right, n=n, interval=interval))
     return table
 
-# %% ../../nbs/inside/measure_kinds.ipynb #71ccb2ce
+# %% ../../nbs/inside/measure_kinds.ipynb #f9049598
 def trained_kind(
     name: str,
     folder,  # of the model
@@ -127,14 +129,14 @@ def trained_kind(
         begin = time.perf_counter()
         model, n = train_kind(name, policy, trees(), fit, seed)
         seconds = time.perf_counter() - begin
-        about = dict(rows=n, steps=fit.num_steps, reads=fit.reads, seconds=seconds)
+        about = dict(rows=n, steps=fit.num_steps, reads=fit.reads.__name__, seconds=seconds)
 
         def write(temporary):
             model.save(temporary)
             (temporary / "training.json").write_text(json.dumps(about))
 
         publish(folder, write)
-    return PPM.load(folder), json.loads((folder / "training.json").read_text())
+    return RewardModel.load(folder), json.loads((folder / "training.json").read_text())
 
 
 def held_out_pairs(run, k: int) -> list:

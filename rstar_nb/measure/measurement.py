@@ -18,8 +18,8 @@ from .comparison import compare_with_first, holm
 from .intervals import tally, wilson
 from ..policy.steps import STEP_END
 from ..search.agent import Agent, SearchOptions
+from ..search.choices import read_nothing
 from ..search.strategies import find_strategy, think
-from ..search.thoughts import read_nothing
 from rstar_nb.store import (
     RunLock,
     StoreError,

@@ -19,7 +19,7 @@ from rstar_nb.measure.measurement import (
     table_text,
 )
 from ..policy.policy import Policy
-from ..reward.model import PPM
+from ..reward.model import RewardModel
 from ..search.agent import Agent
 from ..store import is_complete, read_lines
 
@@ -60,7 +60,7 @@ def load_round(
     """(round, policy, PPM or None) of a run. Raises FileNotFoundError as `finished_round` does."""
     k, policy, ppm = finished_round(run, k, ppm_round)
     load_policy = models.load_policy if models else Policy.load
-    load_ppm = models.load_ppm if models else PPM.load
+    load_ppm = models.load_ppm if models else RewardModel.load
     return k, load_policy(policy), load_ppm(ppm) if is_complete(ppm) else None
 
 # %% ../../nbs/inside/measure_runs.ipynb #270c348f
@@ -101,7 +101,7 @@ def measure_run(
     if orm is not None and not is_complete(orm):
         raise FileNotFoundError(f"{orm}: no finished ORM there; `rstar kinds {run}` trains one")
     out = Path(out or run / "eval" / problems_digest(measurement.problems))
-    judge = PPM.load(orm) if orm else None
+    judge = RewardModel.load(orm) if orm else None
     entries = []
     for wanted in rounds:
         k, policy, ppm = load_round(run, wanted, ppm_round, models)

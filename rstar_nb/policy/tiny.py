@@ -18,7 +18,10 @@ def train_tokenizer(
     texts,  # sample of questions and programs
     vocab_size: int = 4096,  # upper limit
 ) -> PreTrainedTokenizerFast:
-    """A small byte-level BPE tokenizer in which every number below 1,000, and every word that is twice in `texts`, is one token."""
+    """A small byte-level BPE tokenizer for questions and programs.
+
+    Every number below 1,000, and every word that is twice in `texts`, is one token.
+    """
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -39,34 +42,33 @@ def train_tokenizer(
 
 # %% ../../nbs/inside/policy_tiny.ipynb #0c1cc0c0
 def tiny_model(
-    vocab_size: int,
-    seed: int = 0,
-    hidden_size: int = 128,
+    vocab_size: int,  # tokens of the tokenizer
+    seed: int = 0,  # of the random weights; the global random state stays as it was
+    hidden_size: int = 128,  # width of a token's vector
     num_hidden_layers: int = 2,
-    num_attention_heads: int = 8,
+    num_attention_heads: int = 8,  # query heads
     num_key_value_heads: int = 4,
     head_dim: int = 32,
-    intermediate_size: int = 256,
-    max_position_embeddings: int = 640,
+    intermediate_size: int = 256,  # width inside a feed-forward block
+    max_position_embeddings: int = 640,  # longest text, in tokens
 ) -> Qwen3ForCausalLM:
-    """A randomly initialised Qwen3 with well under a million parameters."""
+    """A randomly initialised Qwen3 with well under a million weights."""
+    config = Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        num_key_value_heads=num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=intermediate_size,
+        max_position_embeddings=max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+        initializer_range=0.04,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=vocab_size,
-                hidden_size=hidden_size,
-                num_hidden_layers=num_hidden_layers,
-                num_attention_heads=num_attention_heads,
-                num_key_value_heads=num_key_value_heads,
-                head_dim=head_dim,
-                intermediate_size=intermediate_size,
-                max_position_embeddings=max_position_embeddings,
-                rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-                initializer_range=0.04,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                bos_token_id=None,
-                eos_token_id=1,
-            )
-        ).eval()
+        return Qwen3ForCausalLM(config).eval()

@@ -12,39 +12,44 @@ from ..search.tree import trajectories
 from ..training.loop import length_batches, train_loop
 
 # %% ../../nbs/inside/reward_values.ipynb #ae552266
-def outcome_targets(tree) -> list:
-    """ORM targets: each finished program with +1 if it was right, -1 if not."""
+def outcome_targets(
+    tree,  # a search tree whose finished programs were checked
+) -> list:
+    """ORM targets: each finished program (question, steps) with +1 if it was right, -1 if not."""
     return [
         dict(question=tree.question, steps=x["steps"], target=1.0 if x["correct"] else -1.0)
         for x in trajectories(tree)
         if x["correct"] is not None
     ]
 
-
-def q_targets(tree) -> list:
-    """PQM targets: each visited step with its Q, in [-1, 1]."""
+# %% ../../nbs/inside/reward_values.ipynb #00c4a2a9
+def q_targets(
+    tree,  # a search tree
+) -> list:
+    """PQM targets: each visited step (question, steps) with its mean reward, in [-1, 1]."""
     return [
-        dict(question=tree.question, steps=tree.steps(n.id), target=n.q_value)
+        dict(question=tree.question, steps=tree.steps(n.id), target=n.mean_reward)
         for n in tree.nodes[1:]
         if n.node_visits
     ]
 
-
+# %% ../../nbs/inside/reward_values.ipynb #0cdf725f
 def fit_values(
-    prm, rows, steps: int, batch_size: int = 32, lr: float = 5e-4, seed: int = 0, on_step=None
+    reward_model,  # trained in place
+    rows,  # dicts with question, steps and target in [-1, 1]
+    num_steps: int,  # optimiser steps
+    batch_size: int = 32,
+    lr: float = 5e-4,  # highest learning rate
+    seed: int = 0,  # of the order of the rows
+    on_step=None,  # on_step(step, loss) after each step
 ) -> list:
-    """Train a PRM in place to predict targets in [-1, 1] (squared error); returns the losses."""
-    encoded, targets = (
-        [prm.encode(r["question"], r["steps"]) for r in rows],
-        torch.tensor([r["target"] for r in rows]),
-    )
-    batches = length_batches([len(ids) for ids, _ in encoded], batch_size, steps, seed)
-    return train_loop(
-        prm.parameters(),
-        lambda step: (
-            (prm.scores([encoded[i] for i in batches[step]]) - targets[batches[step]]).pow(2).mean()
-        ),
-        steps,
-        lr,
-        on_step=on_step,
-    )
+    """Train a reward model to predict targets (mean squared error); returns the losses."""
+    encoded = [reward_model.encode(r["question"], r["steps"]) for r in rows]
+    targets = torch.tensor([r["target"] for r in rows])
+    batches = length_batches([len(ids) for ids, _ in encoded], batch_size, num_steps, seed)
+
+    def batch_loss(step):
+        scores = reward_model.scores([encoded[i] for i in batches[step]])
+        return (scores - targets[batches[step]]).pow(2).mean()
+
+    return train_loop(reward_model.parameters(), batch_loss, num_steps, lr, on_step=on_step)

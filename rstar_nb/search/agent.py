@@ -9,6 +9,7 @@ __all__ = ['Agent', 'ppm_of', 'orm_of', 'SearchOptions']
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .ucb import uct
 
@@ -17,10 +18,10 @@ from .ucb import uct
 class Agent:
     """Who takes part in a search: one writes steps, one runs them, reward models judge them."""
 
-    policy: object  # writes steps: `propose(prefixes, k, seeds, ...)` and `encode(question, steps)`
-    executor: object  # runs them: `run(programs)` -> a result for each
-    ppm: object | None = None  # judges beginnings of programs: `score(prefixes)` -> [-1, 1] each
-    orm: object | None = None  # judges whole programs, with the same method
+    policy: Any  # writes steps: `propose(prefixes, k, seeds, ...)` and `encode(question, steps)`
+    executor: Any  # runs them: `run(programs)` -> a result for each
+    ppm: Any = None  # judges beginnings of programs: `score(prefixes)` -> [-1, 1] each
+    orm: Any = None  # judges whole programs, with the same method
 
 
 def ppm_of(agent: Agent):

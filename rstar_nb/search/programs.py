@@ -11,43 +11,47 @@ from .mcts import backup, evaluate, record_execution
 from .tree import ROOT, Node, Tree
 
 # %% ../../nbs/inside/search_programs.ipynb #a6047b5c
-def insert(tree: Tree, steps) -> int:
-    """Follow a program from the root, adding the steps that are not there yet; returns the position of its last step."""
+def insert(
+    tree: Tree,
+    steps,  # text of each step
+) -> int:
+    """Add the steps of a program that are not in the tree; returns the position of its last."""
     node = ROOT
     for step in steps:
-        n = tree.nodes[node]
-        node = next((i for i in n.children or () if tree.nodes[i].step == step), None)
-        if node is None:
-            node = len(tree.nodes)
-            n.children = [*(n.children or ()), node]
-            tree.nodes.append(Node(node, n.id, step))
-            tree.log("expand", node=n.id, children=[node])
+        known = next((c.id for c in tree.children(node) if c.step == step), None)
+        if known is None:
+            known = len(tree.nodes)
+            parent = tree.nodes[node]
+            parent.children = [*(parent.children or ()), known]
+            tree.nodes.append(Node(known, node, step))
+            tree.log("expand", node=node, children=[known])
+        node = known
     return node
 
-
+# %% ../../nbs/inside/search_programs.ipynb #e96440bc
 def add_program(
     tree: Tree,
-    candidate,
-    result,
+    candidate,  # its text, its log-probability, its token ids
+    result,  # what running it gave
     reference: str | None = None,  # the reference answer; None = unknown (test time)
     ppm: float | None = None,  # PPM score of the whole program
     whole: bool = False,  # put it into a single step
     wrong_reward: float = -1.0,  # reward of a wrong answer
 ) -> int:
-    """Add a program and what running it gave; one that ran is a rollout. Returns the position of its last step."""
+    """Add a program and what running it gave; one that ran is a rollout.
+
+    Returns the position of its last step, or ROOT for a program without a step."""
     tree.tokens += len(candidate.ids) - candidate.begun
-    node = insert(
-        tree,
-        [candidate.text] if whole else [s for s in candidate.text.split(STEP_END) if s.strip()],
-    )
+    steps = [s for s in candidate.text.split(STEP_END) if s.strip()]
+    node = insert(tree, [candidate.text] if whole else steps)
     n = tree.nodes[node]
-    if node == ROOT or n.children and result.status != "ok":
-        return node  # no step; or another program goes on from here, so it did run
-    above = tree.path(node)[1:-1]
-    n.logprob = candidate.logprob - sum(tree.nodes[i].logprob for i in above)
-    ran = [i for i in above if tree.nodes[i].status != "ok" and result.status == "ok"] + [
-        node
-    ]  # a beginning that failed as a program of its own has run now
+    if node == ROOT or (n.children and result.status != "ok"):
+        return node
+    before = tree.path(node)[1:-1]
+    n.logprob = candidate.logprob - sum(tree.nodes[i].logprob for i in before)
+    ran = [node]
+    if result.status == "ok":
+        ran = [i for i in before if tree.nodes[i].status != "ok"] + ran
     record_execution(tree, ran, [result] * len(ran))
     if ppm is not None and n.ppm is None:
         n.ppm = ppm

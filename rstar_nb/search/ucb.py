@@ -15,25 +15,25 @@ def ucb1(
     parent_visits: int,  # pulls of all arms together
     c: float = math.sqrt(2),  # exploration constant; sqrt(2) is the one in Auer et al. 2002
 ) -> float:
-    """Upper confidence bound of an arm; infinite for one never pulled."""
+    """Upper confidence bound of an arm (Auer et al. 2002, Theorem 1); infinite if never pulled."""
     return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits) / visits)
 
 # %% ../../nbs/04_ucb.ipynb #d17c8dbf
 def uct(
     q: float,  # mean reward of rollouts through the child, in [-1, 1]
-    visits: float,  # rollouts through the child
-    parent_visits: float,  # rollouts through its parent
+    visits: float,  # visits of the child
+    parent_visits: float,  # visits of all the parent's children together
     prior: float | None = None,  # not used; there so that every rule takes the same arguments
     c: float = 2.0,  # exploration constant of the paper, section 4.2
 ) -> float:
-    """UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); unvisited children come first."""
+    """UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); infinite if unvisited."""
     return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits or 1) / visits)
 
 # %% ../../nbs/04_ucb.ipynb #a9e9fbc1
 def puct(
     q: float,  # mean reward of rollouts through the child, in [-1, 1]
-    visits: float,  # rollouts through the child
-    parent_visits: float,  # rollouts through its parent
+    visits: float,  # visits of the child
+    parent_visits: float,  # visits of all the parent's children together
     prior: float = 1.0,  # the policy's probability of the child among its siblings, in [0, 1]
     c: float = 2.0,  # exploration constant
 ) -> float:
@@ -48,6 +48,6 @@ def sibling_priors(
     if not logprobs:
         return []
     top = max(logprobs)
-    weights = [math.exp(l - top) for l in logprobs]
+    weights = [math.exp(logprob - top) for logprob in logprobs]
     total = sum(weights)
     return [w / total for w in weights]

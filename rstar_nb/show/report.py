@@ -22,7 +22,8 @@ from rstar_nb.show.rounds import (
     plot_rounds,
     tokens_of,
 )
-from .runs import interesting, learned_from, lines_of, read_tree, summaries
+from .runs import interesting, learned_from, read_tree, summaries
+from ..store import iterate_lines
 from rstar_nb.show.two_rounds import (
     read_two_rounds,
     rollouts_right,
@@ -220,7 +221,7 @@ def write_report(run_dir) -> Path:
     metrics = sorted(
         (
             row
-            for _, row in lines_of(folder / "metrics.jsonl")
+            for _, row in iterate_lines(folder / "metrics.jsonl")
             if "round" in row and "policy" in row
         ),
         key=lambda m: m["round"],

@@ -17,7 +17,7 @@ from ..measure.accuracy import measure_search
 from ..policy.policy import Policy
 from ..problems.files import load_problems
 from ..problems.generator import make_problem
-from ..reward.model import PPM
+from ..reward.model import RewardModel
 from ..search.agent import Agent
 from ..search.tree import trajectories, tree_from_json, tree_to_json
 from ..search.votes import likely_weight, vote
@@ -87,7 +87,9 @@ def find_problem(settings, problem_id: str):
     return by_name[problem_id]
 
 
-def grow_again(folder, round: int, problem, executor, load_policy=Policy.load, load_ppm=PPM.load):
+def grow_again(
+    folder, round: int, problem, executor, load_policy=Policy.load, load_ppm=RewardModel.load
+):
     """The tree that `round`'s evaluation grew for a held-out problem: the models are loaded and search again, with the same seed."""
     folder = Path(folder)
     settings = load_settings(folder)
@@ -111,7 +113,7 @@ def two_rounds(
     problem: str | None = None,  # id of a held-out problem; None = `telling_problem`
     rounds=None,  # None = the first and the last
     load_policy=Policy.load,
-    load_ppm=PPM.load,
+    load_ppm=RewardModel.load,
 ) -> dict:
     """One held-out problem searched by two rounds' models: problem, level, answer, rounds, gains of all problems, trees (round -> Tree), recorded (round -> row of the evaluation). Raises LookupError."""
     have = rounds_with_models(folder)
