@@ -10,6 +10,7 @@ from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree
+from rstar_nb.search.ucb import puct
 
 
 class StandIn:
@@ -57,5 +58,5 @@ def grow_trees(n=12, ppm=None, **options):
 
 
 def golden_trees():
-    """Twelve trees without a PPM and four with one."""
-    return grow_trees() + grow_trees(4, ppm=StandInPPM())
+    """Twelve trees by UCT without a PPM and four by PUCT with one."""
+    return grow_trees() + grow_trees(4, ppm=StandInPPM(), rule=puct)

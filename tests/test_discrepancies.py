@@ -30,13 +30,14 @@ def logprobs(policy, question, ids):
 
 def test_costs_are_differences_of_log_probabilities(policy, programs):
     for (question, steps), changes in zip(programs, runner_ups(policy, programs, 5)):
-        own = policy.encode(question, steps)[len(policy.encode(question)) :]
-        logp, costs = logprobs(policy, question, own), [cost for cost, *_ in changes]
+        taken = policy.encode(question, steps)[len(policy.encode(question)) :]
+        logp = logprobs(policy, question, taken)
+        costs = [cost for cost, *_ in changes]
         assert costs == sorted(costs) and len(changes) == 5
         for cost, logprob, ids in changes:
             at = len(ids) - 1
-            assert ids[:-1] == own[:at] and ids[-1] != own[at]
-            assert cost == pytest.approx(float(logp[at, own[at]] - logp[at, ids[-1]]), abs=1e-4)
+            assert ids[:-1] == taken[:at] and ids[-1] != taken[at]
+            assert cost == pytest.approx(float(logp[at, taken[at]] - logp[at, ids[-1]]), abs=1e-4)
             assert logprob == pytest.approx(
                 float(sum(logp[j, token] for j, token in enumerate(ids))), abs=1e-3
             )
@@ -44,15 +45,15 @@ def test_costs_are_differences_of_log_probabilities(policy, programs):
 
 def test_no_cheaper_change_is_left_out(policy, programs):
     question, steps = programs[0]
-    own = policy.encode(question, steps)[len(policy.encode(question)) :]
-    logp = logprobs(policy, question, own)
+    taken = policy.encode(question, steps)[len(policy.encode(question)) :]
+    logp = logprobs(policy, question, taken)
 
     def best_two(row, token):
         values, tokens = (x.tolist() for x in row.topk(3))
         return [v for v, t in zip(values, tokens, strict=True) if t != token][:2]
 
     every = sorted(
-        float(row[token]) - v for row, token in zip(logp, own) for v in best_two(row, token)
+        float(row[token]) - v for row, token in zip(logp, taken) for v in best_two(row, token)
     )
     assert [cost for cost, *_ in runner_ups(policy, programs[:1], 5)[0]] == pytest.approx(
         every[:5], abs=1e-4
@@ -75,18 +76,20 @@ def test_a_changed_program_is_greedy_before_and_after_its_change(policy, program
         (q, policy.tokenizer.decode(c.ids).split(STEP_END)) for (q, _), c in zip(programs, greedy)
     ]
     policy.generated_tokens = 0
-    found = one_changed(policy, read, 3)
-    assert [len(some) for some in found] == [3] * len(programs)
-    for (question, steps), some in zip(read, found):
-        own = policy.encode(question, steps)[len(policy.encode(question)) :]
-        for c in some:
+    changed = one_changed(policy, read, 3)
+    assert [len(candidates) for candidates in changed] == [3] * len(programs)
+    for (question, steps), candidates in zip(read, changed, strict=True):
+        taken = policy.encode(question, steps)[len(policy.encode(question)) :]
+        for c in candidates:
             logp = logprobs(policy, question, c.ids)
-            assert list(c.ids[: c.begun]) == own[: c.begun] and c.ids[c.begun] != own[c.begun]
+            assert list(c.ids[: c.begun]) == taken[: c.begun] and c.ids[c.begun] != taken[c.begun]
             assert logp.argmax(-1)[c.begun + 1 :].tolist() == list(c.ids[c.begun + 1 :])
             assert c.logprob == pytest.approx(
                 float(sum(row[token] for row, token in zip(logp, c.ids))), abs=1e-2
             )
-    assert policy.generated_tokens == sum(len(c.ids) - c.begun - 1 for some in found for c in some)
+    assert policy.generated_tokens == sum(
+        len(c.ids) - c.begun - 1 for candidates in changed for c in candidates
+    )
 
 
 def test_a_change_that_ends_the_program_ends_it(policy, monkeypatch):
@@ -107,7 +110,9 @@ def test_a_change_that_ends_the_program_ends_it(policy, monkeypatch):
 
 def test_an_empty_program_has_nothing_to_change(policy, programs):
     assert runner_ups(policy, [("How many?", []), programs[0]], 2)[0] == []
-    assert [len(some) for some in one_changed(policy, [("How many?", []), programs[0]], 2)] == [
+    assert [
+        len(candidates) for candidates in one_changed(policy, [("How many?", []), programs[0]], 2)
+    ] == [
         0,
         2,
     ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from standin import StandIn
 
-from rstar_nb.executor.result import Result
+from rstar_nb.executor.pool import Result
 from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.beam import gather_beam
@@ -40,12 +40,12 @@ class Policy(StandIn):
         return " ".join([question, *steps]).split()
 
     def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
-        found = super().propose(prefixes, k, seeds, temperature, top_k, whole)
+        proposed = super().propose(prefixes, k, seeds, temperature, top_k, whole)
         self.calls += 1
-        for (q, steps), candidates in zip(prefixes, found):
+        for (q, steps), candidates in zip(prefixes, proposed, strict=True):
             self.wrote.setdefault(q, []).append([len(c.ids) for c in candidates])
             self.read[q] = self.read.get(q, 0) + len(self.encode(q, steps))
-        return found
+        return proposed
 
 
 class Scorer:
@@ -129,16 +129,16 @@ def test_samples_begin_while_tokens_are_left_and_small_budgets_begin_large_ones(
     small, large = (
         {t.id: t for t in gather_samples(QUESTIONS, fresh(), b, OPTIONS)} for b in (60, 400)
     )
-    for id, t in small.items():
-        assert t.programs == large[id].programs[: len(t.programs)]
-        assert t.tokens.generated >= 60 and large[id].tokens.generated >= 400
+    for problem_id, t in small.items():
+        assert t.programs == large[problem_id].programs[: len(t.programs)]
+        assert t.tokens.generated >= 60 and large[problem_id].tokens.generated >= 400
     assert sum(len(t.programs) for t in small.values()) * 2 < sum(
         len(t.programs) for t in large.values()
     )
     longest = {
         p.id: len(" ".join(gold_program(p.id)).split()) + 2 * p.level for p in PROBLEMS
     }  # a spoiled step is two words longer
-    assert all(t.tokens.generated < 60 + longest[id] for id, t in small.items())
+    assert all(t.tokens.generated < 60 + longest[problem_id] for problem_id, t in small.items())
 
 
 def test_mcts_expands_only_while_tokens_are_left():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import StandInPPM, golden_trees, grow_trees
 
-from rstar_nb.executor.result import Result
+from rstar_nb.executor.pool import Result
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import backup, best_child, search, select
@@ -155,8 +155,8 @@ def test_visit_share_of_the_best_branch_grows():
     def share(rollouts):
         return sum(bandit(rollouts, uct, seed=s)[2] for s in range(20)) / (20 * rollouts)
 
-    few, some, many = share(12), share(120), share(1200)
-    assert few < some < many and many > 0.6
+    shares = [share(rollouts) for rollouts in (12, 120, 1200)]
+    assert shares[0] < shares[1] < shares[2] and shares[2] > 0.6
 
 
 def test_uct_visits_every_root_child_before_any_twice():
