@@ -12,7 +12,7 @@ from rstar_nb.evolve.arms import ARMS, RandomPPM, majority_problems, parts_of_lo
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
-from rstar_nb.problems.files import Problem
+from rstar_nb.problems.problem import Problem
 from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.reward.pairs import preference_pairs
 from rstar_nb.search.tree import (

@@ -1,6 +1,7 @@
-"""A policy behind a server: a real one where there is one, and one that fails on purpose for what can go wrong."""
+"""A policy behind a server: a real one where there is one, and one that fails on purpose."""
 
 import importlib.util
+import inspect
 import json
 import os
 import socket
@@ -11,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from rstar_nb.policy.engines import Engine, EngineError, Server, candidate_of
+
+from rstar_nb.policy.engines import Engine, candidate_of
+from rstar_nb.policy.server import EngineError, Server
 from rstar_nb.policy.steps import STEP_END
 
 CHOICE = dict(
@@ -224,6 +227,140 @@ def test_steps_and_programs_are_cut_where_they_end():
         whole=True,
     ).finished
     assert candidate_of(dict(text="x = 1", finish_reason="stop"), logprobs=False).logprob == 0
+    # "answer = 12" may be the beginning of "answer = 120".
+    short = dict(text="x = 1\n\nanswer = 12", finish_reason="length")
+    assert not candidate_of(short, whole=True, logprobs=False).finished
+    short["finish_reason"] = "stop"
+    assert candidate_of(short, whole=True, logprobs=False).finished
+
+
+def test_it_takes_the_place_of_a_policy():
+    """Same parameters in the same order with the same defaults."""
+    expected = dict(temperature=1.0, top_k=0, whole=False, max_tokens=None, begun=None)
+    parameters = inspect.signature(Engine.propose).parameters.values()
+    assert [p.name for p in parameters][:4] == ["self", "prefixes", "k", "seeds"]
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == expected
+
+
+def test_top_k_is_sent_only_where_it_is_asked_for(server):
+    with Engine(server.url, "base") as engine:
+        engine.propose([("q", [])], 1, [0])
+        engine.propose([("q", [])], 1, [0], top_k=4)
+    assert "top_k" not in server.asked[0][0] and server.asked[1][0]["top_k"] == 4
+
+
+def test_candidates_begin_with_what_was_given(server):
+    """The server goes on from `begun`; text and tokens hold it, its probability is not counted."""
+    server.answers = [
+        (
+            200,
+            dict(
+                choices=[
+                    dict(
+                        text=" = 3",
+                        finish_reason="stop",
+                        logprobs=dict(tokens=[" =", " 3"], token_logprobs=[-0.5, -0.25]),
+                    )
+                ]
+            ),
+        )
+    ]
+    with Engine(server.url, "base") as engine:
+        ((text,), (tokens,), (nothing,)) = engine.propose(
+            [("q", ["a = 1"]), ("q", ["a = 1"]), ("q", [])],
+            1,
+            [0, 1, 2],
+            begun=["# two\nx", ("# two", "\nx"), ""],
+        )
+    prompts = sorted(b["prompt"] for b, _ in server.asked)
+    assert prompts == ["(1) q\n\n", *["(1) q\n\na = 1\n\n# two\nx"] * 2]
+    assert (text.text, text.ids, text.begun) == ("# two\nx = 3", ("# two\nx", " =", " 3"), 1)
+    assert (tokens.text, tokens.ids) == (text.text, ("# two", "\nx", " =", " 3"))
+    assert tokens.begun == 2 and text.logprob == tokens.logprob == -0.75
+    assert (nothing.text, nothing.begun) == (" = 3", 0)
+    assert engine.generated_tokens == 6, "what was given was not generated"
+
+
+def test_a_program_that_was_begun_ends_where_its_answer_does(server):
+    tokens = [" = 2", "\n\n", "answer", " = x", "\n\n", "y = 3"]
+    server.answers = [
+        (
+            200,
+            dict(
+                choices=[
+                    dict(
+                        text="".join(tokens),
+                        finish_reason="length",
+                        logprobs=dict(tokens=tokens, token_logprobs=[-1, -2, -4, -8, -16, -32]),
+                    )
+                ]
+            ),
+        )
+    ]
+    with Engine(server.url, "base") as engine:
+        ((whole,),) = engine.propose([("q", [])], 1, [0], whole=True, begun=["x"])
+        ((step,),) = engine.propose([("q", [])], 1, [0], begun=["x"])
+    assert (whole.text, whole.logprob) == ("x = 2\n\nanswer = x", -15) and whole.finished
+    assert (step.text, step.logprob, step.ids) == ("x = 2", -1, ("x", " = 2")) and step.finished
+
+
+@pytest.mark.parametrize(
+    "text, tokens, logprobs, step, logprob",
+    [
+        # A server that does not know stop strings goes on.
+        ("x = 1\n\ny = 2", ["x =", " 1", "\n\n", "y", " = 2"], [-1, -2, -4, -8, -8], "x = 1", -3),
+        # One that stops, and sends the tokens of the empty line too.
+        ("x = 1", ["x =", " 1", "\n\n"], [-1, -2, -20], "x = 1", -3),
+        ("\nx = 1\n\ny", ["\n", "x = 1", "\n", "\n", "y"], [-1, -2, -4, -8, -8], "x = 1", -3),
+        # The empty line in one token with the end of the step.
+        ("x = 1\n\ny", ["x = 1\n\n", "y"], [-3, -20], "x = 1", -3),
+        # Tokens whose texts are not the text (bytes of a character) cannot be aligned: all count.
+        ("x = 'é'", ["x = '", "\ufffd", "\ufffd", "'"], [-1, -1, -1, -1], "x = 'é'", -4),
+    ],
+)
+def test_a_step_s_log_probability_ends_with_the_step(text, tokens, logprobs, step, logprob):
+    choice = dict(
+        text=text,
+        finish_reason="stop",
+        logprobs=dict(tokens=tokens, token_logprobs=logprobs),
+    )
+    candidate = candidate_of(choice)
+    assert (candidate.text, candidate.logprob, candidate.finished) == (step, logprob, True)
+
+
+class CutHandler(Handler):
+    """The first two answers end in the middle: how, `server.cut` says."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((body, {}))
+        data = json.dumps(dict(choices=[CHOICE])).encode()
+        if len(self.server.asked) > 2:
+            self.reply(200, data)
+            return
+        self.send_response(200)
+        if self.server.cut == "length":
+            self.send_header("Content-Length", str(len(data)))
+        elif self.server.cut == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        part = data[: len(data) // 2] if self.server.cut != "empty" else b""
+        if self.server.cut == "chunked":
+            part = hex(len(data))[2:].encode() + b"\r\n" + part
+        self.wfile.write(part)
+        self.close_connection = True
+
+
+@pytest.mark.parametrize("cut", ["length", "chunked", "closed", "empty"])
+def test_an_answer_cut_in_the_middle_is_asked_for_again(server, cut):
+    server.RequestHandlerClass, server.cut = CutHandler, cut
+    with Engine(server.url, "base", check=False, wait=0) as engine:
+        ((candidate,),) = engine.propose([("q", [])], 1, [0])
+    assert candidate.text == CHOICE["text"] and len(server.asked) == 3
+    server.asked.clear()
+    with pytest.raises(EngineError, match="cut off in the middle, after 2 tries") as e:
+        Engine(server.url, "base", check=False, retries=1, wait=0).propose([("q", [])], 1, [0])
+    assert "\n" not in str(e.value)
 
 
 GGUF = (

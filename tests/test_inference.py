@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from standin import StandIn
 
-from rstar_nb.executor.pool import Result
+from rstar_nb.executor.result import Result
 from rstar_nb.problems.generator import generate, gold_program
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.beam import gather_beam

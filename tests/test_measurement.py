@@ -19,7 +19,7 @@ from rstar_nb.measure.comparison import (
 )
 from rstar_nb.measure.measurement import comparisons, measure, result_row, summarise
 from rstar_nb.measure.runs import load_round
-from rstar_nb.problems.files import Problem
+from rstar_nb.problems.problem import Problem
 from rstar_nb.problems.generator import generate
 from rstar_nb.search.thoughts import Program, Thought
 from rstar_nb.show.curves import curve

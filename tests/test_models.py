@@ -3,14 +3,10 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import fields, is_dataclass
 
 import pytest
 import torch
-from rstar_nb.evolve.settings import Settings
-from rstar_nb.policy.presets import PAPER, PRESETS, SMOL, ModelError, paper_table, preset
-from rstar_nb.policy.shapes import SHAPES, nf4_config, shape_of, weight_bytes
-from rstar_nb.policy.tiny import train_tokenizer
-from rstar_nb.policy.weights import check_machine, find_weights, keep_gradients, load_base
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,7 +16,19 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from rstar_nb import models
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.policy import weights
+from rstar_nb.policy.presets import (
+    PAPER_SETTINGS,
+    PRESETS,
+    SMOL,
+    ModelError,
+    paper_table,
+    preset,
+)
+from rstar_nb.policy.shapes import SHAPES, nf4_config, shape_of, weight_bytes
+from rstar_nb.policy.tiny import train_tokenizer
+from rstar_nb.policy.weights import check_machine, find_weights, keep_gradients, load_base
 
 SMALL = dict(
     vocab_size=512,
@@ -76,14 +84,13 @@ def test_four_bits_take_what_the_formula_says(folders, kind):
 
     layers = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert len(layers) == 14 and all(
-        l.weight.quant_state.quant_type == "nf4" and l.weight.quant_state.nested for l in layers
+        layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested
+        for layer in layers
     )
-    state = lambda q: sum(
-        t.numel() * t.element_size() for t in (q.absmax, q.state2.absmax)
-    )  # the 16 and 256 entries of the code tables are shared by all
-    measured = sum(p.numel() * p.element_size() for p in model.parameters()) + sum(
-        state(l.weight.quant_state) for l in layers
-    )
+    measured = sum(p.numel() * p.element_size() for p in model.parameters())
+    for layer in layers:  # the 16 and 256 entries of the code tables are shared by all
+        state = layer.weight.quant_state
+        measured += sum(t.numel() * t.element_size() for t in (state.absmax, state.state2.absmax))
     assert measured == pytest.approx(weight_bytes(shape_of(model.config)), rel=0.01)
     assert not any(p.requires_grad for p in model.parameters())
 
@@ -97,7 +104,7 @@ def gradient(model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_pass_frozen_weights_after_generation(folders, kind):
-    """On a CPU with bfloat16 instructions bitsandbytes repacks weights at the first generation, and gradients stop there."""
+    """Where bitsandbytes repacks weights at the first generation, gradients stop there."""
     right = gradient(load_base(folders[kind], device="cpu")[0].dequantize())
     model, _ = load_base(folders[kind], device="cpu")
     with torch.inference_mode():
@@ -138,9 +145,37 @@ def test_presets():
             preset(bad)
 
 
+NOT_THE_MODELS = {  # set by who runs it
+    *("seed", "min_ppm", "problem_file", "test_file"),
+    *("workers", "preload", "allow_weak_sandbox"),
+}
+
+
+def setting_names(settings):
+    """Names of all settings, those in groups too."""
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if is_dataclass(value):
+            yield from setting_names(value)
+        else:
+            yield f.name
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if n != "tiny"])
+def test_a_preset_names_every_setting_that_depends_on_the_model(name):
+    """Another default for the tiny model must not change what a 7B model does."""
+    assert set(PRESETS[name].settings) == set(setting_names(Settings())) - NOT_THE_MODELS
+    assert PRESETS["tiny"].settings == {}
+
+
+def test_values_of_rounds_are_tuples_and_nobody_shares_a_list():
+    for p in PRESETS.values():
+        assert not any(isinstance(value, (list, dict)) for value in p.settings.values())
+
+
 def test_the_paper_stands_beside_every_preset():
     rows = paper_table(("qwen2.5-math-7b",))
-    assert [r[0] for r in rows] == list(PAPER) and all(r[2] is not None for r in rows)
+    assert [r[0] for r in rows] == list(PAPER_SETTINGS) and all(r[2] is not None for r in rows)
 
 
 def test_a_folder_is_a_preset(folders):
@@ -193,7 +228,7 @@ def test_no_network_is_said_at_once(tmp_path, monkeypatch):
 def test_too_little_memory_and_no_gpu(monkeypatch):
     p, s = PRESETS["smollm2-135m"], SHAPES["smollm2-135m"]
     check_machine(p, s, device="cpu")
-    monkeypatch.setattr(models, "free_memory", lambda device: 200 * 2**20)
+    monkeypatch.setattr(weights, "free_memory", lambda device: 200 * 2**20)
     with pytest.raises(ModelError, match=r"needs 0\.3 GB of memory and 0\.2 GB are free"):
         check_machine(p, s, device="cpu")
     with pytest.raises(ModelError, match="need a GPU and there is none"):

@@ -1,22 +1,23 @@
 """Memory counted against tensors that are alive, and the table."""
 
+import json
+import re
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
-from rstar_nb.policy.plan import (
-    CARDS,
-    Work,
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from rstar_nb.policy.memory import (
     adapter_bytes,
-    hours_at,
     kv_bytes,
-    plan,
-    plan_text,
     rows_that_fit,
     search_bytes,
-    speed,
     training_bytes,
 )
+from rstar_nb.policy.plan import CARDS, Work, hours_at, plan, plan_text, speed
 from rstar_nb.policy.presets import ModelError
 from rstar_nb.policy.shapes import SHAPES, shape_of, weight_bytes
 from rstar_nb.policy.tiny import train_tokenizer
@@ -24,8 +25,6 @@ from rstar_nb.policy.weights import load_base
 from rstar_nb.training.adapters import AdapterPolicy, SharedBase
 from rstar_nb.training.loop import train_loop
 from rstar_nb.training.sft import solution_loss
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 SIZES = dict(
     llama=dict(
@@ -151,16 +150,19 @@ def test_the_cache_is_what_transformers_keeps(base):
     with torch.inference_mode():
         cache = base.model(torch.full((2, 50), 5), use_cache=True).past_key_values
     assert sum(
-        t.numel() * t.element_size() for l in cache.layers for t in (l.keys, l.values)
+        t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values)
     ) == kv_bytes(shape, 100)
 
 
 def test_what_fits_fits_and_one_more_does_not():
     s = SHAPES["qwen2.5-math-7b"]
     rows = rows_that_fit(s, 12e9, 8, 2048, 256, 16)
-    used = lambda r: (
-        0.8e9 + weight_bytes(s) + 8 * s.adapter_weights(16) + search_bytes(s, r, 8, 2048, 256)
-    )
+
+    def used(r):
+        return (
+            0.8e9 + weight_bytes(s) + 8 * s.adapter_weights(16) + search_bytes(s, r, 8, 2048, 256)
+        )
+
     assert rows % 8 == 0 and 0 < rows < 512 and used(rows) <= 12e9 < used(rows + 8)
     assert rows_that_fit(s, 5e9, 8, 2048, 256, 16) == 0
 
@@ -199,11 +201,27 @@ def test_hours_at_measured_rates():
     ] == pytest.approx(tokens["trained"] / 50 / 3600)
 
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_lesson_shows_what_the_records_hold():
+    """Work and seconds of the last rounds in the saved output are those of the records."""
+    notebook = json.loads((ROOT / "nbs/inside/policy_plan.ipynb").read_text())
+    (cell,) = [c for c in notebook["cells"] if "figures/records" in "".join(c["source"])]
+    texts = [o["text"] if "text" in o else o["data"]["text/plain"] for o in cell["outputs"]]
+    shown = [int(n.replace(",", "")) for t in texts for n in re.findall(r"\d[\d,]*", "".join(t))]
+    for name in ("tiny", "smollm2-135m"):
+        record = json.loads((ROOT / f"figures/records/evolve_{name}_seed0.json").read_text())
+        last = record["rounds"][-1]
+        expected = [last["search_tokens"], last["sft_steps"]]
+        expected += [round(last["seconds"][phase]) for phase in ("search", "sft")]
+        assert set(expected) <= set(shown), (name, expected, shown)
+
+
 def test_the_command():
-    import json
+    from typer.testing import CliRunner
 
     from rstar_nb.cli.base import app
-    from typer.testing import CliRunner
 
     done = CliRunner().invoke(
         app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"]

@@ -1,9 +1,16 @@
+import hashlib
+import json
 import math
 import random
 import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
-from rstar_nb.problems.files import ProblemFileError, load_problems, save_problems
+
+from rstar_nb.problems.files import load_problems, save_problems
 from rstar_nb.problems.generator import (
     generate,
     gold_program,
@@ -14,6 +21,7 @@ from rstar_nb.problems.generator import (
     split_of,
     uncited,
 )
+from rstar_nb.problems.problem import ProblemFileError
 
 
 def test_splits_share_nothing():
@@ -172,7 +180,7 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def values_of(p):
-    """The value after each step of the gold program, without the final `len` or `sum`, and the steps' expressions."""
+    """(values after the steps of the gold program, without its final `len` or `sum`; codes)."""
     codes, value, values = [], None, []
     for step in gold_program(p.id):
         name, code = step.splitlines()[-1].split(" = ", 1)
@@ -215,3 +223,77 @@ def test_weights_decide_what_is_drawn():
         len({p.question for p in drawn}) == 200
         and generate(200, weights={(2, "story"): 1, (5, "equation"): 3}) == drawn
     )
+
+
+INPUTS = json.loads((Path(__file__).parent / "data" / "problem_inputs.json").read_text())
+LONG_LINES = [
+    ("[" * 100_000, "not JSON"),
+    ('{"id": "b", "question": "?", "answer": ' + "9" * 5000 + "}", "not JSON"),
+]
+
+
+def one_line_error(path, line, **kwargs):
+    """The message for a file whose second line is wrong."""
+    path.write_text('{"id": "a", "question": "1+1?", "answer": 2}\n' + line + "\n")
+    with pytest.raises(ProblemFileError) as e:
+        load_problems(path, **kwargs)
+    assert "\n" not in str(e.value) and f"{path}, line 2: " in str(e.value)
+    return str(e.value)
+
+
+@pytest.mark.parametrize("line, message", INPUTS["bad_lines"] + LONG_LINES)
+def test_other_people_s_bad_lines_get_one_line(tmp_path, line, message):
+    assert message in one_line_error(tmp_path / "p.jsonl", line)
+
+
+@pytest.mark.parametrize("answer", INPUTS["bad_references"])
+def test_what_is_no_reference_is_named_or_skipped(tmp_path, answer, capsys):
+    path = tmp_path / "p.jsonl"
+    line = json.dumps(dict(id="b", question="?", answer=answer))
+    assert "field 'answer'" in one_line_error(path, line)
+    capsys.readouterr()
+    assert [p.id for p in load_problems(path, skip_bad=True)] == ["a"]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: 1 of 2 problems left out; the first: {path}, line 2: field")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("answer", [*INPUTS["good_references"], 0, 0.0, -1, 2.5, 10**20])
+def test_what_is_a_reference_is_one(tmp_path, answer, capsys):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(dict(id="a", question="?", answer=answer)) + "\n")
+    for skip_bad in (False, True):
+        (problem,) = load_problems(path, skip_bad=skip_bad)
+        assert problem.answer == str(answer)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_of_bad_references_only_holds_no_problem(tmp_path, capsys):
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "question": "?", "answer": ""}\n')
+    with pytest.raises(ProblemFileError, match="holds no problem"):
+        load_problems(tmp_path / "p.jsonl", skip_bad=True)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    problems = generate(3)
+    save_problems(problems, tmp_path / "p.jsonl")
+    data = (tmp_path / "p.jsonl").read_bytes()
+    (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"))
+    assert load_problems(tmp_path / "p.jsonl") == problems
+
+
+def test_a_seed_gives_the_same_problems_for_ever():
+    """Records name problems by id: any change to the tables makes other problems of them."""
+    problems = [p for split in ("train", "test", "ood") for p in generate(120, split, seed=1)]
+    text = json.dumps([[asdict(p), gold_program(p.id)] for p in problems])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "94d0f32b14a048a5"
+
+
+def test_problems_need_no_heavy_library():
+    heavy = ("torch", "transformers", "datasets", "reasoning_gym", "sympy")
+    code = (
+        "import sys, rstar_nb.problems.files, rstar_nb.problems.generator; "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

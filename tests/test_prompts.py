@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+
 from rstar_nb.executor.pool import Executor
 from rstar_nb.policy.prompts import (
     INSTRUCTION,
@@ -99,9 +100,9 @@ def test_the_filter_keeps_rows_and_counts_reasons():
 
 
 def test_classes_of_failure():
-    r = lambda status="ok", answer=None, error="": SimpleNamespace(
-        status=status, answer=answer, error=error
-    )
+    def r(status="ok", answer=None, error=""):
+        return SimpleNamespace(status=status, answer=answer, error=error)
+
     assert failure_of("```python\nanswer = 1\n```", True, r("error"), False) == "code fence"
     assert failure_of("x = 1", False, r(), False) == "no end"
     assert failure_of("First we add.", True, r("error"), False) == "not Python"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import StandInPPM, golden_trees, grow_trees
 
-from rstar_nb.executor.pool import Result
+from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import backup, best_child, search, select

@@ -1,12 +1,17 @@
-"""Problems nobody here wrote: hub data sets on local files of their columns, reasoning-gym, and train against test."""
+"""Problems nobody here wrote: data sets in local files, reasoning-gym, train against test."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from rstar_nb.answers.judge import is_equivalent
-from rstar_nb.problems.files import Problem, ProblemFileError, load_problems
-from rstar_nb.problems.sources import SOURCES, last_boxed, load_source, normalized_question, overlapping, problems_of, rg_correct, rg_problems, with_scorers, without_test, write_split
+from rstar_nb.problems.files import load_problems, save_problems
+from rstar_nb.problems.gym import rg_correct, rg_problems, with_scorers
+from rstar_nb.problems.overlap import overlapping, without_test
+from rstar_nb.problems.problem import Problem, ProblemFileError, normalized_question
+from rstar_nb.problems.sources import SOURCES, last_boxed, load_source, problems_of, write_split
 
 pytest.importorskip("datasets")
 pytest.importorskip("reasoning_gym")
@@ -101,9 +106,89 @@ def test_columns_of_the_originals(tmp_path, name, rows, expected, kind):
     assert len(load_source(name, file=file, limit=1)) == 1
 
 
-def test_boxed():
-    assert last_boxed("\\boxed{1} then \\boxed{\\frac{1}{\\sqrt{2}}}.") == "\\frac{1}{\\sqrt{2}}"
-    assert last_boxed("none") is None and last_boxed("\\boxed{never closed") is None
+BOXED = json.loads((Path(__file__).parent / "data" / "problem_inputs.json").read_text())["boxed"]
+
+
+@pytest.mark.parametrize("text, answer", BOXED)
+def test_boxed(text, answer):
+    assert last_boxed(text) == answer
+
+
+def test_rows_left_out_are_counted_and_said(tmp_path, capsys):
+    file = written(tmp_path / "n.jsonl", NUMINA)
+    assert len(load_source("numina", file=file)) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"{file}: 2 of 3 rows left out, they have no answer that can be verified; "
+        "the first is row 2\n"
+    )
+    assert len(load_source("gsm8k", file=written(tmp_path / "g.jsonl", GSM8K))) == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name, rows, answers",
+    [
+        ("gsm8k", [dict(question="?", answer=0)], ["0"]),
+        ("gsm8k", [dict(question="?", answer=1200)], ["1200"]),
+        ("math500", [dict(problem="?", answer=0, level=None)], ["0"]),
+        ("math500", [dict(problem="?", answer=2.5)], ["2.5"]),
+        ("numina", [dict(problem="?", answer=0)], ["0"]),
+        ("numina", [dict(problem="?", answer=None, solution=r"\boxed 9")], ["9"]),
+        ("numina", [dict(problem="?", answer=7), dict(problem=None, answer=7)], ["7"]),
+        ("numina", [dict(problem="?", answer=7), dict(problem="?", answer=None)], ["7"]),
+        ("gsm8k", [dict(question="?", answer="#### 1"), dict(question="?", answer=None)], ["1"]),
+        ("math500", [dict(problem="?", answer="1"), dict(problem="?", answer="NaN")], ["1"]),
+    ],
+)
+def test_numbers_and_nulls_of_other_people_s_rows(tmp_path, name, rows, answers):
+    file = written(tmp_path / "rows.jsonl", rows)
+    assert [p.answer for p in load_source(name, file=file)] == answers
+
+
+@pytest.mark.parametrize(
+    "family, fault",
+    [
+        ("coin_flip", "accepts 0"),
+        ("game_of_life_halting", "accepts any answer"),
+        ("polynomial_multiplication", "rejects its own reference"),
+        ("graph_color", "says that there is none"),
+        ("rush_hour", "says that there is none"),
+    ],
+)
+def test_families_of_no_use_are_named_before_any_work(family, fault):
+    with pytest.raises(ProblemFileError, match=f"rg:{family}: .*{fault}") as e:
+        rg_problems(("gcd", family), 4)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("family", ["puzzle24", "gcd", "fraction_simplification", "countdown"])
+def test_families_of_use_are_not(family):
+    assert len(rg_problems(family, 3)) == len(rg_problems(family, 3, skip_bad=True)) == 3
+
+
+def test_a_family_whose_scorer_is_of_no_use_is_named(tmp_path, monkeypatch, capsys):
+    """One that rejects its own reference, and one that accepts whatever is said."""
+    import reasoning_gym.arithmetic.chain_sum as chain_sum
+
+    good = rg_problems("gcd", 2)
+    path = tmp_path / "p.jsonl"
+    for score, what in ((0.0, "rejects its own reference"), (1.0, "accepts any answer")):
+        monkeypatch.undo()
+        bad = [replace(p, answer="3 + 4") for p in rg_problems("chain_sum", 2, skip_bad=True)]
+        monkeypatch.setattr(
+            chain_sum.ChainSumDataset, "score_answer", lambda self, answer, entry, s=score: s
+        )
+        save_problems([*good, *bad], path)
+        with pytest.raises(ProblemFileError) as e:
+            load_problems(path)
+        assert f"{path}, line 3: " in str(e.value) and what in str(e.value)
+        assert "chain_sum" in str(e.value) and "\n" not in str(e.value)
+        assert [p.id for p in load_problems(path, skip_bad=True)] == [p.id for p in good]
+        assert "2 of 4 problems left out" in capsys.readouterr().err
+        if score == 1.0:
+            with pytest.raises(ProblemFileError, match="rg:chain_sum: .*accepts any answer"):
+                rg_problems("chain_sum", 2)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +234,9 @@ def test_reasoning_gym_is_repeatable_and_different():
         rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
         rg_problems(("gsm_symbolic", "chain_sum"), 20, seed=1),
     )
-    assert a == b and len({normalized_question(p.question) for p in a}) == len({p.id for p in a}) == 20
+    assert (
+        a == b and len({normalized_question(p.question) for p in a}) == len({p.id for p in a}) == 20
+    )
     assert {p.subject for p in a} == {"gsm_symbolic", "chain_sum"}
     assert not {p.question for p in a} & {
         p.question
@@ -194,19 +281,19 @@ def test_copies_and_edited_copies_are_found():
     test = [
         Problem(
             "t",
-            "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total?",
+            "A robe takes 2 bolts of blue fiber and half that much white fiber. How many in all?",
             "3",
         )
     ]
     train = [
         Problem(
             "a",
-            "A ROBE takes 2 bolts of blue fiber, and half that much white fiber! How many bolts in total?",
+            "A ROBE takes 2 bolts of blue fiber, and half that much white fiber! How many in all?",
             "3",
         ),
         Problem(
             "b",
-            "Hint: a robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in all?",
+            "Hint: a robe takes 2 bolts of blue fiber and half that much white fiber. How many?",
             "3",
         ),
         Problem("c", "A robe takes 5 bolts of red fiber. How many bolts do 3 robes take?", "15"),
@@ -216,7 +303,11 @@ def test_copies_and_edited_copies_are_found():
     assert overlapping(train, test, share=2) == {"a": "t"}
     kept, dropped = without_test(train, test)
     assert [p.id for p in kept] == ["c", "d"] and set(dropped) == {"a", "b"}
-    assert normalized_question("It costs $1,200.50!") == normalized_question("it costs 1200.50") != normalized_question("it costs 1200.55")
+    assert (
+        normalized_question("It costs $1,200.50!")
+        == normalized_question("it costs 1200.50")
+        != normalized_question("it costs 1200.55")
+    )
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data lies beside the original checkout")
@@ -235,7 +326,8 @@ def test_written_halves_share_nothing(tmp_path):
     assert (
         len(train) == 30
         and len(test) == 20
-        and not {normalized_question(p.question) for p in train} & {normalized_question(p.question) for p in test}
+        and not {normalized_question(p.question) for p in train}
+        & {normalized_question(p.question) for p in test}
     )
     copy = tmp_path / "again.jsonl"
     copy.write_text((tmp_path / "test.jsonl").read_text())
@@ -267,13 +359,12 @@ def test_no_scorer_sees_what_could_be_evaluated_to_something_else(text, tmp_path
     monkeypatch.chdir(tmp_path)
     import reasoning_gym.games.puzzle24 as puzzle24
 
-    seen = []
+    game, seen = rg_problems("puzzle24", 1)[0], []
     monkeypatch.setattr(
         puzzle24.Puzzle24Dataset,
         "score_answer",
         lambda self, answer, entry: seen.append(answer) or 1.0,
     )
-    game = rg_problems("puzzle24", 1)[0]
     assert rg_correct(game, "1 * 24") and seen == ["1 * 24"]
     assert (
         not rg_correct(game, text)

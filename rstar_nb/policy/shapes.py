@@ -16,14 +16,14 @@ from .presets import NF4_BITS
 # %% ../../nbs/inside/policy_shapes.ipynb #290ad8ef
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder-only transformer with gated perceptrons, as its configuration says."""
+    """The sizes of a decoder-only transformer with gated perceptrons, as configured."""
 
     layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
+    hidden: int  # width of the residual stream
+    heads: int  # of queries
+    kv_heads: int  # of keys and values
     head_dim: int
-    intermediate: int
+    intermediate: int  # width inside the perceptron
     vocab: int
     tied: bool  # one matrix for embedding and output layer
     qkv_bias: bool = False  # Qwen2
@@ -31,13 +31,9 @@ class Shape:
 
     @property
     def linears(self) -> dict:
-        """(inputs, outputs) of the linear layers of one block."""
-        q, kv, h, m = (
-            self.heads * self.head_dim,
-            self.kv_heads * self.head_dim,
-            self.hidden,
-            self.intermediate,
-        )
+        """(inputs, outputs) of the linear layers of one block, by name."""
+        h, m = self.hidden, self.intermediate
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return dict(q=(h, q), k=(h, kv), v=(h, kv), o=(q, h), gate=(h, m), up=(h, m), down=(m, h))
 
     @property
@@ -48,35 +44,35 @@ class Shape:
     @property
     def other_weights(self) -> int:
         """Embeddings, output layer, norms and biases: what stays in 16 bits."""
+        matrices = self.vocab * self.hidden * (1 if self.tied else 2)
         bias = (self.heads + 2 * self.kv_heads) * self.head_dim if self.qkv_bias else 0
-        return (
-            self.vocab * self.hidden * (1 if self.tied else 2)
-            + self.layers * (2 * self.hidden + bias + (2 * self.head_dim if self.qk_norm else 0))
-            + self.hidden
-        )
+        norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
+        return matrices + self.layers * (norms + bias) + self.hidden
 
     @property
     def weights(self) -> int:
+        """All weights of the model."""
         return self.block_weights + self.other_weights
 
     def adapter_weights(self, rank: int) -> int:
         """Weights of one LoRA adapter on all linear layers: rank * (inputs + outputs) each."""
         return self.layers * sum(rank * (i + o) for i, o in self.linears.values())
 
-
+# %% ../../nbs/inside/policy_shapes.ipynb #427be31b
 def shape_of(config) -> Shape:
-    """The shape in a transformers configuration."""
+    """The shape in a transformers configuration of a Llama, Qwen2 or Qwen3."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Shape(
         config.num_hidden_layers,
         config.hidden_size,
         config.num_attention_heads,
         config.num_key_value_heads,
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        head_dim,
         config.intermediate_size,
         config.vocab_size,
         bool(config.tie_word_embeddings),
-        config.model_type == "qwen2",
-        config.model_type == "qwen3",
+        qkv_bias=config.model_type == "qwen2",
+        qk_norm=config.model_type == "qwen3",
     )
 
 # %% ../../nbs/inside/policy_shapes.ipynb #380136a9
@@ -87,7 +83,11 @@ SHAPES = {
 }
 
 # %% ../../nbs/inside/policy_shapes.ipynb #f199f715
-def weight_bytes(shape: Shape, four_bit: bool = True, bits: int = 16) -> float:
+def weight_bytes(
+    shape: Shape,
+    four_bit: bool = True,  # the blocks in NF4
+    bits: int = 16,  # of everything else; of the blocks too without `four_bit`
+) -> float:
     """Bytes of the frozen weights. Source: QLoRA (arXiv 2305.14314), section 3."""
     return (shape.block_weights * (NF4_BITS if four_bit else bits) + shape.other_weights * bits) / 8
 
