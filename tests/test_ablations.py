@@ -8,7 +8,16 @@ import pytest
 import rstar_nb.evolve.loop as loop
 from rstar_nb.answers.judge import is_equivalent
 from rstar_nb.evolve.ablations import arm_table, run_arms
-from rstar_nb.evolve.arms import ARMS, RandomPPM, majority_problems, parts_of_loop, sampled_trees, tokens_per_tree, tree_of_samples, with_noise
+from rstar_nb.evolve.arms import (
+    ARMS,
+    RandomPPM,
+    majority_problems,
+    parts_of_loop,
+    sampled_trees,
+    tokens_per_tree,
+    tree_of_samples,
+    with_noise,
+)
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate

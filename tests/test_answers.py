@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
@@ -13,14 +14,28 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rstar_nb.answers.forms import Choice, Quantity, Seq, Unread, Words, read_text
-from rstar_nb.answers.grammar import Algebra, CannotRead, Num, Parser, Several, strip_paint
-from rstar_nb.answers.judge import Verdict, as_text, compare, is_equivalent
-from rstar_nb.answers.values import Undecided, evaluate, tree_of
+
+from rstar_nb.answers.second_opinion import second_opinion as so
+from rstar_nb.answers.data import as_text
+from rstar_nb.answers.equality import tree_of
+from rstar_nb.answers.forms import read_text
+from rstar_nb.answers.grammar import Parser
+from rstar_nb.answers.judge import Verdict, compare, is_equivalent, is_for_library
+from rstar_nb.answers.kinds import (
+    Algebra,
+    CannotRead,
+    Choice,
+    Num,
+    Quantity,
+    Seq,
+    Several,
+    Unread,
+    Words,
+)
+from rstar_nb.answers.paint import strip_paint
+from rstar_nb.answers.values import Undecided, evaluate
 from rstar_nb.executor.pool import Executor
 from rstar_nb.executor.worker import SandboxError
-
-from rstar_nb import second_opinion as so
 
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location(
@@ -100,9 +115,42 @@ def test_verdicts_on_the_pairs_are_symmetric():
 
 
 def test_no_verdict_hides_a_fault_of_ours():
-    """compare turns an exception into `undecided` under the exception's name; on ordinary pairs there must be none."""
+    """`compare` calls an exception `undecided`, by its name; ordinary pairs must raise none."""
     names = {n for n in dir(builtins) if n.endswith(("Error", "Exception"))}
     assert {compare(p["given"], p["reference"]).rule for p in PAIRS} & names == set()
+
+
+# ---- whole kinds of other people's inputs
+
+KINDS = [json.loads(line) for line in (ROOT / "tests/data/answer_kinds.jsonl").open()]
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(p["kind"] for p in KINDS))
+def test_neighbours_of_a_kind(kind):
+    """Every neighbour, in both directions, in well under a second."""
+    wrong, slow = [], []
+    for p in (p for p in KINDS if p["kind"] == kind):
+        for pair in ((p["given"], p["reference"]), (p["reference"], p["given"])):
+            start = time.perf_counter()
+            if is_equivalent(*pair) != p["equal"]:
+                wrong.append(pair)
+            if time.perf_counter() - start > 3:  # a busy machine, and the judge's first start
+                slow.append(pair)
+    assert (wrong, slow) == ([], [])
+
+
+def test_the_library_is_not_asked_what_it_cannot_read(monkeypatch):
+    """It reads `0 3 0` as 0 and would compute a tower of powers; it would have to say yes here."""
+    monkeypatch.setattr(so, "second_opinion", lambda given, reference: True)
+    for p in (p for p in KINDS if p["kind"] == "not for the second opinion"):
+        assert not is_equivalent(p["given"], p["reference"]), p
+    assert is_equivalent(r"\\lfloor 3.5 \\rfloor", "3")
+
+
+def test_neighbours_are_symmetric():
+    for p in KINDS:
+        forward = compare(p["given"], p["reference"]).verdict
+        assert forward == compare(p["reference"], p["given"]).verdict, p
 
 
 # ---- rewrites and near misses
@@ -397,7 +445,29 @@ HOSTILE = [
     "١٢",
     "²",
     "9" * 1999 + "!",
+    "0." + "12" * 900 + "3...",
+    "5000!*" * 300 + "1",
+    "*".join(f"{n}!" for n in range(4700, 5000)),
+    "1:" * 900 + "2",
+    "1 2 " * 450 + "1",
+    r"\angle A" * 200,
+    "2{,}" * 600 + "5",
+    "$1$ " * 450,
+    "123457^{9999}*" * 140 + "1",
+    "(9^9)^" * 300 + "9",
+    "1\n2 3\n" * 300,
+    ")^" * 900,
 ]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_texts_are_not_sent_on_or_are_quick(text):
+    """`compare` alone, in well under a second on a quiet machine."""
+    start = time.process_time()
+    for other in (text + " ", "1", "x", text[1:]):
+        compare(text, other)
+        is_for_library(text)
+    assert time.process_time() - start < 4
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -598,7 +668,10 @@ def test_the_grammar_refuses_depth_and_leftovers():
 
 
 def test_random_points_are_the_same_everywhere():
-    code = "from rstar_nb.answer_values import evaluate; print(evaluate(('add', ('sym', 'x'), ('sym', 'y')), {'': 1}))"
+    code = (
+        "from rstar_nb.answers.values import evaluate;"
+        "print(evaluate(('add', ('sym', 'x'), ('sym', 'y')), {'': 1}))"
+    )
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -641,7 +714,7 @@ def test_the_judge_sits_behind_every_layer_this_machine_has(judge):
 
 
 def test_the_judge_says_the_same_as_the_library_in_the_open(judge):
-    """A module that is loaded late cannot be loaded behind the sandbox; the judge would then say no to everything of a kind."""
+    """A module that is loaded late cannot be loaded behind the sandbox: it would say no to all."""
     code = so.QUESTION.replace("REFERENCE", "reference").replace("GIVEN", "given")
     for p in PAIRS[::7] + [
         p for p in PAIRS if compare(p["given"], p["reference"]).verdict == "undecided"
@@ -736,7 +809,12 @@ def test_undecided_without_a_judge_is_no(monkeypatch):
 
 
 def test_importing_starts_nothing_and_needs_no_torch():
-    code = "import sys, rstar_nb.answers as a; assert a.is_equivalent(18, '18'); from rstar_nb.second_opinion import JUDGE; print('torch' in sys.modules, 'sympy' in sys.modules, JUDGE.executor)"
+    code = (
+        "import sys; from rstar_nb.answers.judge import is_equivalent;"
+        "assert is_equivalent(18, '18');"
+        "from rstar_nb.answers.second_opinion import JUDGE;"
+        "print('torch' in sys.modules, 'sympy' in sys.modules, JUDGE.executor)"
+    )
     assert subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split() == ["False", "False", "None"]

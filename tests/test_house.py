@@ -38,7 +38,9 @@ def imported(path, name):
 def test_a_wing_imports_only_from_wings_before_it(name):
     wing = name.split(".")[0]
     later = [
-        m for m, _ in imported(MODULES[name], name) if WINGS.index(m.split(".")[0]) > WINGS.index(wing)
+        m
+        for m, _ in imported(MODULES[name], name)
+        if WINGS.index(m.split(".")[0]) > WINGS.index(wing)
     ]
     assert not later, f"{name} imports {later}"
 

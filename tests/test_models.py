@@ -138,7 +138,7 @@ def test_keep_gradients_is_what_makes_the_difference(folders):
 def test_presets():
     assert set(PRESETS) >= {"tiny", "smollm2-135m", "qwen2.5-math-1.5b", "qwen2.5-math-7b"}
     for p in PRESETS.values():
-        Settings(**p.settings)  # every name is a setting
+        Settings().with_values(p.settings)  # every name is a setting
     assert preset("someone/some-model").source == "someone/some-model"
     for bad in ("qwen-7b", "a/b/c", "./nowhere/else"):
         with pytest.raises(ModelError, match="no such preset"):

@@ -28,8 +28,9 @@ def question(
     before, after = QUESTION.split("REFERENCE")
     return before + repr(reference) + after.replace("GIVEN", repr(given))
 
-# %% ../../nbs/inside/answers_second_opinion.ipynb #7398aa2e
-MAX_QUESTION, MAX_FAILED_STARTS = 2000, 3
+# %% ../../nbs/inside/answers_second_opinion.ipynb #91138038
+MAX_QUESTION = 2000  # characters of both answers together
+MAX_FAILED_STARTS = 3
 
 
 class SecondOpinion:
@@ -39,24 +40,24 @@ class SecondOpinion:
         self,
         seconds: float = 5,  # CPU seconds for one question
     ):
-        self.seconds, self.executor, self.owner, self.failed, self.lock = (
-            seconds,
-            None,
-            os.getpid(),
-            0,
-            threading.Lock(),
-        )
+        self.seconds = seconds
+        self.executor = None  # started by the first question
+        self.owner = os.getpid()  # the process the executor belongs to
+        self.failed = 0  # starts
+        self.lock = threading.Lock()
 
     def ask(
         self,
         given: str,  # the answer to judge, LaTeX or plain
         reference: str,  # the answer it should equal
-    ):  # True, False, or None when there was no answer in time
+    ) -> bool | None:  # None: there was no answer in time
         """Are the two texts the same answer, as `math-verify` sees it?"""
         if len(given) + len(reference) > MAX_QUESTION:
             return None
         if self.owner != os.getpid():
-            self.lock, self.executor, self.owner = threading.Lock(), None, os.getpid()
+            self.lock = threading.Lock()
+            self.executor = None
+            self.owner = os.getpid()
         with self.lock:
             if not self._start():
                 return None

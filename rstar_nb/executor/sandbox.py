@@ -11,7 +11,16 @@ import os
 import signal
 import sys
 
-from .limits import LIBC, LINUX, call_libc, keep_capabilities, mapped_bytes, no_new_privs, resource, set_limits
+from rstar_nb.executor.limits import (
+    LIBC,
+    LINUX,
+    call_libc,
+    keep_capabilities,
+    mapped_bytes,
+    no_new_privs,
+    resource,
+    set_limits,
+)
 from rstar_nb.executor.namespaces import (
     empty_root,
     enter_landlock,

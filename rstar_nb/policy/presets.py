@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-# %% ../../nbs/inside/policy_presets.ipynb #51bea60f
+# %% ../../nbs/inside/policy_presets.ipynb #f26e08c5
 @dataclass(frozen=True)
 class Preset:
     """A model, how it is held in memory, and the settings of a run that suit it."""
@@ -25,16 +25,23 @@ class Preset:
     context: int = 1024  # longest question and solution, in tokens
     max_step_tokens: int = 96  # a step that is not finished by then is given up
     max_rows: int = 128  # candidates decoded together
-    settings: dict = field(default_factory=dict)  # of the loop, by name
+    settings: dict = field(default_factory=dict)  # of the loop: full name -> value
 
-# %% ../../nbs/inside/policy_presets.ipynb #7f626758
+# %% ../../nbs/inside/policy_presets.ipynb #644a2f9a
+def _full_names(table: dict, before: str = "") -> dict:
+    """Full name -> value of nested tables; a list there is one value for each round."""
+    named = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            named.update(_full_names(value, f"{before}{key}."))
+        else:
+            named[before + key] = tuple(value) if isinstance(value, list) else value
+    return named
+
+
 def _preset(name, row):
-    """A preset from its table in the file; a list there is one value for each round."""
-    settings = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in row.get("settings", {}).items()
-    }
-    return Preset(name, **{**row, "settings": settings})
+    """A preset from its table in the file."""
+    return Preset(name, **{**row, "settings": _full_names(row.get("settings", {}))})
 
 
 _PRESET_FILE = files("rstar_nb") / "static" / "presets.toml"
@@ -72,27 +79,27 @@ def preset(
         settings=like.settings,
     )
 
-# %% ../../nbs/inside/policy_presets.ipynb #1c899f10
-# Source of rounds, problems, top and sft_from: the paper, abstract and section 3; of candidates
+# %% ../../nbs/inside/policy_presets.ipynb #832bc908
+# Source of rounds, problems, top and start_from: the paper, abstract and section 3; of candidates
 # and rollouts: its account of the rounds (the official configuration has 12 and 48); of the rest:
 # the official repository's README (training commands for 8 GPUs) and its `config/*.yaml`.
-PAPER_SETTINGS = dict(
-    rounds=4,
-    problems=747_000,
-    candidates="5, 8, 8, 16",
-    rollouts="8, then 16",
-    more_rollouts="+16 hard",
-    max_depth=16,
-    temperature="0.7, later 1",
-    top=2,
-    sft_from="base",
-    sft_passes=2,
-    batch_size=128,
-    lr=7e-6,
-    context=4096,
-    ppm_lr=7e-6,
-    pair_batch=512,
-)
+PAPER_SETTINGS = {
+    "rounds": 4,
+    "problems.number": 747_000,
+    "search.candidates": "5, 8, 8, 16",
+    "search.rollouts": "8, then 16",
+    "search.more_rollouts": "+16 hard",
+    "search.max_depth": 16,
+    "search.temperature": "0.7, later 1",
+    "sft.top": 2,
+    "sft.start_from": "base",
+    "sft.passes": 2,
+    "sft.batch_size": 128,
+    "sft.lr": 7e-6,
+    "context": 4096,
+    "reward.lr": 7e-6,
+    "reward.batch_size": 512,
+}
 
 # %% ../../nbs/inside/policy_presets.ipynb #57d0e891
 def _preset_value(p, key):

@@ -1,4 +1,4 @@
-"""Measure the answer checker: hand-made pairs beside math-verify, generated rewrites, near misses, speed.
+"""Measure the answer checker: hand-made pairs, generated rewrites and near misses, speed.
 
 python tests/benchmarks/answers.py [--data ../shared/data]
 """
@@ -9,19 +9,21 @@ import platform
 import re
 import sys
 import timeit
-from collections import defaultdict
+from collections import Counter, defaultdict
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from rstar_nb.answers.forms import Equation, Matrix, Quantity, Seq, read_text
-from rstar_nb.answers.grammar import Algebra, Num, Several
-from rstar_nb.answers.judge import as_text, compare, is_equivalent
+from rstar_nb.answers.data import as_text
+from rstar_nb.answers.equality import has
+from rstar_nb.answers.forms import read_text
+from rstar_nb.answers.judge import compare, is_equivalent
+from rstar_nb.answers.kinds import Algebra, Equation, Matrix, Num, Quantity, Seq, Several
 from rstar_nb.answers.second_opinion import SecondOpinion
-from rstar_nb.answers.values import has
 
 PAIRS = ROOT / "tests" / "data" / "answer_pairs.jsonl"
 DATA = ROOT.parent / "shared" / "data"
@@ -254,14 +256,12 @@ def check_misses(answers):
 
 
 def plain_value(answer):
-    """A number for an answer that is one, found by another road than the checker's: digits, or sympy."""
-    text = (
-        re.sub(r"\\text\{[^}]*\}|\^\\circ|\\!|\\\$|^\w=|(?<=\d),(?=\s?\d{3})", "", answer).replace(
-            " ", ""
-        )
-        if re.fullmatch(r"[\\\d.,!\s$-]+", answer)
-        else re.sub(r"\\text\{[^}]*\}|\^\\circ|^\w=", "", answer)
-    )
+    """A number for an answer that is one, by another road than the checker's: digits, or sympy."""
+    if re.fullmatch(r"[\\\d.,!\s$-]+", answer):
+        layout = r"\\text\{[^}]*\}|\^\\circ|\\!|\\\$|^\w=|(?<=\d),(?=\s?\d{3})|\s"
+        text = re.sub(layout, "", answer)
+    else:
+        text = re.sub(r"\\text\{[^}]*\}|\^\\circ|^\w=", "", answer)
     if m := re.fullmatch(r"(\d+)_\{?(\d+)\}?", text):
         return complex(int(m[1], int(m[2])))
     try:
@@ -282,7 +282,7 @@ def plain_value(answer):
 
 
 def check_strangers(answers):
-    """Every answer against every other problem's answer that differs in value: the pairs that are called equal."""
+    """Answers of other problems that differ in value: how many were tried, which called equal."""
     texts = sorted(set(answers))
     values = {t: plain_value(t) for t in texts}
     tried, wrong = 0, []
@@ -301,9 +301,11 @@ def check_strangers(answers):
 
 def score(pairs, accept):
     """Counts and precision and recall of a grader on labelled pairs."""
-    got = [(accept(p["given"], p["reference"]), p["equal"]) for p in pairs]
-    tp, fp = sum(g and e for g, e in got), sum(g and not e for g, e in got)
-    fn, tn = sum(e and not g for g, e in got), sum(not g and not e for g, e in got)
+    counts = Counter((accept(p["given"], p["reference"]), p["equal"]) for p in pairs)
+    tp = counts[True, True]
+    fp = counts[True, False]
+    fn = counts[False, True]
+    tn = counts[False, False]
     return dict(
         accepted_right=tp,
         accepted_wrong=fp,
@@ -324,12 +326,11 @@ def graders():
 
 
 def show(table, verb):
-    total = [0, 0]
     for kind, (n, good, bad) in sorted(table.items()):
-        total[0] += n
-        total[1] += good
         print(f"  {kind:32} {good:6}/{n:<6}", *[f"   e.g. {b[0]!r} for {b[1]!r}" for b in bad[:2]])
-    print(f"  {'all ' + str(len(table)) + ' kinds':32} {total[1]:6}/{total[0]:<6} {verb}")
+    tried = sum(n for n, _, _ in table.values())
+    good = sum(good for _, good, _ in table.values())
+    print(f"  {f'all {len(table)} kinds':32} {good:6}/{tried:<6} {verb}")
 
 
 def main():
@@ -339,14 +340,13 @@ def main():
     pairs = load_pairs()
     print(f"Python {platform.python_version()}, {platform.machine()}")
     print(f"\n{len(pairs)} hand-made pairs, {sum(p['equal'] for p in pairs)} of them equal")
-    print(
-        f"  {'grader':32} {'right in':>9} {'wrong in':>9} {'right out':>10} {'precision':>10} {'recall':>8}"
-    )
+    heads = ("right in", "wrong in", "right out", "precision", "recall")
+    print(f"  {'grader':32}", *(f"{head:>10}" for head in heads))
     for name, accept in graders().items():
         s = score(pairs, accept)
-        print(
-            f"  {name:32} {s['accepted_right']:9} {s['accepted_wrong']:9} {s['refused_right']:10} {s['precision']:10.3f} {s['recall']:8.3f}"
-        )
+        counts = (s["accepted_right"], s["accepted_wrong"], s["refused_right"])
+        shares = (s["precision"], s["recall"])
+        print(f"  {name:32}", *(f"{n:10}" for n in counts), *(f"{x:10.3f}" for x in shares))
     if (args.data / "gsm8k_dev.jsonl").exists():
         answers = load_answers(args.data)
         print(f"\nrewrites of {len(answers)} reference answers")
@@ -355,7 +355,8 @@ def main():
         show(check_misses(answers), "refused")
         tried, wrong = check_strangers(answers)
         print(
-            f"\nanother problem's answer: {tried} ordered pairs that differ in value, {len(wrong)} called equal",
+            f"\nanother problem's answer: {tried} ordered pairs that differ in value,",
+            f"{len(wrong)} called equal",
             *wrong[:20],
         )
     print("\nmicroseconds a call")
@@ -369,9 +370,8 @@ def main():
         ("formula with a variable", ("2*(k+1)", "2k+2")),
         ("tuple, text", ((15, -29), "(15,-29)")),
     ]:
-        print(
-            f"  {name:28} {min(timeit.repeat(lambda: is_equivalent(*pair), number=2000, repeat=3)) / 2000 * 1e6:8.2f}"
-        )
+        seconds = min(timeit.repeat(partial(is_equivalent, *pair), number=2000, repeat=3)) / 2000
+        print(f"  {name:28} {seconds * 1e6:8.2f}")
 
 
 if __name__ == "__main__":
