@@ -1,21 +1,27 @@
 """Run notebooks top to bottom and save their outputs.
 
-    python .ci/execute_notebooks.py                  # every notebook
-    python .ci/execute_notebooks.py 04_ucb inside/store # some
-    python .ci/execute_notebooks.py --check          # run every notebook, save nothing
+    python .ci/execute_notebooks.py                          # every notebook
+    python .ci/execute_notebooks.py 04_ucb inside/store      # some
+    python .ci/execute_notebooks.py --check --jobs 2         # run two at a time, save nothing
+    python .ci/execute_notebooks.py --check --record         # keep the seconds for the index
 
 Cells that begin with `#| slow` or `#| gpu` are left as they are, so a lesson can
 show the command behind a recorded measurement without repeating it.
 """
 
-import sys
+import argparse
+import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
-NBS = Path(__file__).resolve().parent.parent / "nbs"
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+RECORD = ROOT / "figures" / "records" / "lessons.json"
 SKIP = ("slow", "gpu")
 
 
@@ -25,6 +31,8 @@ def is_skipped(cell):
 
 
 class LessonClient(NotebookClient):
+    """A client that leaves out the cells marked as slow or for a GPU."""
+
     async def async_execute_cell(self, cell, cell_index, **kwargs):
         if cell.cell_type == "code" and is_skipped(cell):
             return cell
@@ -33,24 +41,23 @@ class LessonClient(NotebookClient):
     execute_cell = None
 
 
-def main(names):
-    check = "--check" in names
-    names = [n for n in names if n != "--check"]
-    named = [NBS / f"{n.removesuffix('.ipynb')}.ipynb" for n in names]
-    paths = named or sorted(NBS.glob("*.ipynb")) + sorted(NBS.glob("inside/*.ipynb"))
-    for path in paths:
-        nb = nbformat.read(path, 4)
-        start = time.perf_counter()
-        LessonClient(
-            nb,
-            timeout=900,
-            kernel_name="python3",
-            store_widget_state=False,
-            resources={"metadata": {"path": str(path.parent)}},
-        ).execute()
-        if check:
-            print(f"{path.relative_to(NBS)}: {time.perf_counter() - start:.1f} s", flush=True)
-            continue
+def name_of(path):
+    return path.relative_to(NBS).with_suffix("").as_posix()
+
+
+def run(path: Path, save: bool) -> float:
+    """Run a notebook; returns the seconds it took, the start of its kernel included."""
+    nb = nbformat.read(path, 4)
+    start = time.perf_counter()
+    LessonClient(
+        nb,
+        timeout=900,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    seconds = time.perf_counter() - start
+    if save:
         for cell in nb.cells:
             cell.metadata.pop("execution", None)
             for output in cell.get("outputs", []):
@@ -58,8 +65,36 @@ def main(names):
                 if "image/png" in output.get("data", {}):
                     output.data.pop("application/vnd.jupyter.widget-view+json", None)
         nbformat.write(nb, path)
-        print(f"{path.relative_to(NBS)}: {time.perf_counter() - start:.1f} s")
+    print(f"{name_of(path)}: {seconds:.1f} s", flush=True)
+    return seconds
+
+
+def write_record(seconds):
+    from rstar_nb.store import machine
+
+    kept = json.loads(RECORD.read_text())["seconds"] if RECORD.exists() else {}
+    kept |= {name: round(value, 1) for name, value in seconds.items()}
+    existing = {name_of(path) for path in NBS.rglob("*.ipynb")}
+    kept = {name: kept[name] for name in sorted(kept) if name in existing}
+    RECORD.write_text(json.dumps(dict(machine=machine(), seconds=kept), indent=1) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--check", action="store_true", help="save nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks that run at a time")
+    parser.add_argument("--record", action="store_true", help=f"seconds into {RECORD.name}")
+    args = parser.parse_args()
+    named = [NBS / f"{name.removesuffix('.ipynb')}.ipynb" for name in args.names]
+    paths = named or [*sorted(NBS.glob("*.ipynb")), *sorted(NBS.glob("inside/*.ipynb"))]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        seconds = list(pool.map(partial(run, save=not args.check), paths))
+    if args.record:
+        write_record(dict(zip(map(name_of, paths), seconds, strict=True)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

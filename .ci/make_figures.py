@@ -3,8 +3,8 @@
     python .ci/make_figures.py                 # from figures/default_run
     python .ci/make_figures.py runs/default    # take the record of this run first
 
-A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of numbers
-per round, one search tree, and one problem's trees in the first and last round.
+A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of
+numbers per round, one search tree, and one problem's trees in the first and last round.
 """
 
 import json
@@ -12,10 +12,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from rstar_nb.evolve.two_rounds import read_two_rounds, two_rounds, write_two_rounds
 from rstar_nb.search.tree import trajectories, tree_from_json, tree_to_json
 from rstar_nb.show.rounds import plot_costs, plot_coverage, plot_rounds
 from rstar_nb.show.trees import show_tree
-from rstar_nb.show.two_rounds import read_two_rounds, show_two_rounds, two_rounds, write_two_rounds
+from rstar_nb.show.two_rounds import show_two_rounds
 from rstar_nb.store import read_lines
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
@@ -45,15 +46,14 @@ def draw(record, out):
 
 
 def paired(run):
-    """For each round with a search: how many of the problems it answered were right without and with it."""
-    found = []
+    """For each round with a search: right answers without it, with it, and with one of the two."""
+    rounds = []
     for k in range(1, len(metrics(run))):
         rows = [r for r in read_lines(run / f"round_{k}" / "eval.jsonl") if r["split"] == "test"]
-        greedy, search = (
-            {r["problem_id"]: r["correct"] for r in rows if r["strategy"] == s}
-            for s in ("greedy", "mcts")
-        )
-        found.append(
+        searched = [r for r in rows if r["strategy"] == "mcts"]
+        search = {r["problem_id"]: r["correct"] for r in searched}
+        greedy = {r["problem_id"]: r["correct"] for r in rows if r["strategy"] == "greedy"}
+        rounds.append(
             dict(
                 round=k,
                 n=len(search),
@@ -61,10 +61,23 @@ def paired(run):
                 search=sum(search.values()),
                 only_policy=sum(greedy[i] and not search[i] for i in search),
                 only_search=sum(search[i] and not greedy[i] for i in search),
-                oracle=sum(r["oracle"] for r in rows if r["strategy"] == "mcts"),
+                oracle=sum(r["oracle"] for r in searched),
             )
         )
-    return found
+    return rounds
+
+
+def candidates(run):
+    """Rows of trees that were grown by the search, solved, and not too wide to read."""
+    for row in read_lines(run / "round_1" / "search.jsonl"):
+        grown = row["events"][0]["kind"] == "select"
+        if grown and row["solved"] and row["level"] == 3 and 12 <= len(row["nodes"]) <= 30:
+            yield row
+
+
+def shows_something(tree):
+    """Has the tree a wrong end too?"""
+    return not all(t["correct"] for t in trajectories(tree))
 
 
 def keep(run, figures):
@@ -76,17 +89,7 @@ def keep(run, figures):
     (figures / "records").mkdir(exist_ok=True)
     seed = json.loads((run / "record.json").read_text())["seed"]
     shutil.copy(run / "record.json", figures / "records" / f"evolve_tiny_seed{seed}.json")
-    # A tree that shows something: grown by the search, solved, with some wrong ends, and not too wide to read.
-    rows = (
-        row
-        for row in read_lines(run / "round_1" / "search.jsonl")
-        if row["events"][0]["kind"] == "select"
-        and row["solved"]
-        and row["level"] == 3
-        and 12 <= len(row["nodes"]) <= 30
-    )
-    trees = map(tree_from_json, rows)
-    tree = next(t for t in trees if not all(x["correct"] for x in trajectories(t)))
+    tree = next(filter(shows_something, map(tree_from_json, candidates(run))))
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
     (record / "paired.json").write_text(json.dumps(paired(run), indent=1) + "\n")
     write_two_rounds(record, two_rounds(run))

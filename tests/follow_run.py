@@ -1,8 +1,9 @@
-"""Write a finished run's files into another folder as `rstar evolve` would, from a process of its own:
+"""Write a finished run's files into another folder as `rstar evolve` would:
 
     python follow_run.py SOURCE FOLDER
 
-It holds the folder's lock, writes one piece for each line on stdin, and says on stdout what it wrote.
+A process of its own holds the folder's lock, writes one piece for each line on stdin, and says on
+stdout what it wrote.
 """
 
 import shutil
@@ -13,9 +14,8 @@ from rstar_nb.store import RunLock
 
 
 def lines(path):
-    return (
-        list(open(path, encoding="utf-8")) if path.exists() else []
-    )  # str.splitlines would split at more than line ends
+    # str.splitlines would split at more than line ends.
+    return list(open(path, encoding="utf-8")) if path.exists() else []
 
 
 def pieces(source, folder):
@@ -35,9 +35,8 @@ def pieces(source, folder):
         )
         if trees:
             half = len(trees) // 2
-            add(
-                "search.jsonl", "".join(trees[:half]) + trees[half][:40]
-            )  # the last line is torn, as a reader may find it
+            # The last line is torn, as a reader may find it.
+            add("search.jsonl", "".join(trees[:half]) + trees[half][:40])
             yield f"round {k}, {half} trees"
             add("search.jsonl", trees[half][40:] + "".join(trees[half + 1 :]))
             yield f"round {k}, {len(trees)} trees"

@@ -1,6 +1,7 @@
 """A policy without a model: it proposes the gold step, spoiled now and then.
 
-The same seeds give the same steps."""
+The same seeds give the same steps.
+"""
 
 import random
 

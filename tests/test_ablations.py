@@ -5,6 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from standin import StandIn
+
 import rstar_nb.evolve.loop as loop
 from rstar_nb.answers.judge import is_equivalent
 from rstar_nb.evolve.ablations import arm_table, run_arms
@@ -21,8 +23,8 @@ from rstar_nb.evolve.arms import (
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
-from rstar_nb.problems.problem import Problem
 from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.problems.problem import Problem
 from rstar_nb.reward.pairs import preference_pairs
 from rstar_nb.search.tree import (
     ROOT,
@@ -35,7 +37,6 @@ from rstar_nb.search.tree import (
 )
 from rstar_nb.show.arms import plot_arms
 from rstar_nb.store import StoreError, append_lines, read_lines, write_lines
-from standin import StandIn
 
 PROBLEMS = generate(12, "train", seed=2)
 MICRO = Settings(

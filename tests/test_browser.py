@@ -13,18 +13,30 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from rstar_nb.search.mcts import backup, search
 from rstar_nb.search.tree import Tree, add_children, replay, tree_to_json
 from rstar_nb.search.ucb import puct, uct
+from rstar_nb.show.live import viewer_source
 from rstar_nb.show.page import embed, tree_page, write_tree_page
 from rstar_nb.show.report import write_report
-from rstar_nb.show.widget import TreeWidget, beginnings, node_of, viewer_data, viewer_source
+from rstar_nb.show.widget import TreeWidget, beginnings, node_of, viewer_data
 from rstar_nb.store import append_lines
 
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WITHOUT = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
 )
@@ -113,7 +125,7 @@ def hostile_tree():
     return t
 
 
-# -- data, no browser needed ------------------------------------------------------------------------------------------
+# -- data, no browser needed -----------------------------------------------------------------------
 
 
 def test_data_is_plain_json_and_replays():
@@ -260,7 +272,7 @@ def test_report_of_whole_torn_and_empty_runs(tmp_path):
     assert "0 rounds measured" in write_report(tmp_path / "new").read_text()
 
 
-# -- exported pages in Chromium ---------------------------------------------------------------------------------------
+# -- exported pages in Chromium --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +298,7 @@ def page(chromium):
 
 
 def look(page, name, whole=False):
-    """Keep a screenshot if the environment asks for it: RSTAR_SCREENSHOTS=FOLDER pytest tests/test_browser.py."""
+    """Keep a screenshot if asked to: RSTAR_SCREENSHOTS=FOLDER pytest tests/test_browser.py."""
     if folder := os.environ.get("RSTAR_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/{name}.png", full_page=whole)
 
@@ -361,12 +373,13 @@ def test_slider_ranks_as_python_does(page, tmp_path, name, rule):
 @needs_browser
 def test_every_moment_agrees_with_replay(page, tmp_path):
     t = grown()
-    view = opened(page, t, tmp_path)
+    opened(page, t, tmp_path)
     for k in [*range(len(t.events) + 1), 3, len(t.events), 0, 7]:
         page.evaluate("k => document.querySelector('.rstar-tree').viewer.goto(k)", k)
         then = replay(t, k)
         live = page.evaluate(
-            "[...document.querySelectorAll('.rstar-tree .n[data-node]:not(.off)')].map(g => [+g.dataset.node, +g.querySelector('.count').textContent])"
+            """[...document.querySelectorAll('.rstar-tree .n[data-node]:not(.off)')]
+                .map(g => [+g.dataset.node, +g.querySelector('.count').textContent])"""
         )
         assert live == [[n.id, n.node_visits] for n in then.nodes]
 
@@ -401,6 +414,27 @@ def test_keyboard_and_phases(page, tmp_path):
     assert view.locator(".n.hit").count() == sum("the sum" in n.step for n in t.nodes)
     page.keyboard.press("Enter")
     assert "the sum" in view.locator("pre.step").inner_text()
+
+
+@needs_browser
+def test_labels_tell_siblings_apart(page, tmp_path):
+    """In the drawing and in the ranking what differs is bold; the rest is not."""
+    t = Tree("siblings", "any question")
+    steps = [f"# count them\nanswer = len(range({x}, 100, 3))" for x in (3, 0, 20)]
+    steps.append("<b>x</b>")
+    add_children(t, 0, steps)
+    view = opened(page, t, tmp_path)
+    drawn = view.locator(".n tspan.own")
+    assert drawn.all_text_contents()[:3] == ["3", "0", "20"]
+    assert {x.evaluate("e => getComputedStyle(e).fontWeight") for x in drawn.all()} == {"700"}
+    plain = view.locator(".n[data-node='1'] tspan:not(.own)").first
+    assert plain.evaluate("e => getComputedStyle(e).fontWeight") == "400"
+    assert "range(0, 100" in "".join(view.locator(".n[data-node='2'] tspan").all_text_contents())
+    rows = {r.get_attribute("data-node"): r for r in view.locator("table.ranking tr").all()}
+    assert rows["3"].locator("b").all_text_contents() == ["20"]
+    assert "answer = len(range(20, 100, 3))" in rows["3"].inner_text()
+    assert "<b>x</b>" in rows["4"].inner_text() and page.problems == []
+    look(page, "labels")
 
 
 @needs_browser
@@ -461,7 +495,11 @@ def test_bad_input_draws_and_runs_nothing(page, tmp_path, kind):
 def test_policy_of_the_page_refuses_other_scripts(page, tmp_path):
     opened(page, grown(), tmp_path)
     page.evaluate(
-        """() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.body.append(s); }"""
+        """() => {
+            const s = document.createElement('script');
+            s.textContent = 'window.hacked = 1';
+            document.body.append(s);
+        }"""
     )
     assert page.evaluate("window.hacked") is None and "Content Security Policy" in page.problems[0]
 
@@ -488,18 +526,26 @@ def test_two_thousand_nodes(page, tmp_path, record_property):
     assert 60 < view.locator(".n[data-node]:not(.off)").count() < 200
     view.locator(".show-all").check()
     assert view.locator(".n[data-node]:not(.off)").count() >= 2000
-    ms = page.evaluate("""() => { const v = document.querySelector('.rstar-tree').viewer, ts = []; v.goto(0);
-        for (let i = 1; i < 200; i++) { const t = performance.now(); v.goto(i); document.body.getBoundingClientRect(); ts.push(performance.now() - t); }
-        return ts.sort((a, b) => a - b)[100]; }""")
+    ms = page.evaluate("""() => {
+        const v = document.querySelector('.rstar-tree').viewer, times = [];
+        v.goto(0);
+        for (let i = 1; i < 200; i++) {
+            const start = performance.now();
+            v.goto(i);
+            document.body.getBoundingClientRect();
+            times.push(performance.now() - start);
+        }
+        return times.sort((a, b) => a - b)[100];
+    }""")
     record_property("median_ms_per_step_2000_nodes", ms)
     print(f"a step of the scrubber at 2000 nodes: {ms:.1f} ms (median)")
 
 
-# -- JupyterLab -------------------------------------------------------------------------------------------------------
+# -- JupyterLab ------------------------------------------------------------------------------------
 
 CELL = """import sys; sys.path.insert(0, {tests!r})
 from test_browser import grown
-from rstar_nb.widget import TreeWidget
+from rstar_nb.show.widget import TreeWidget
 w = TreeWidget(grown())
 w"""
 
@@ -639,13 +685,29 @@ def test_untrusted_first_open_shows_the_picture(page, lab):
     assert page.locator(".jp-OutputArea .rstar-tree").count() == 0
 
 
-PICTURES = ["05a_playground", "07_trees", "07a_widget", "07c_rounds", "07d_dashboard", "08_prm"]
+PICTURES = [
+    "06_seeing_trees",
+    "07_reward_model",
+    "inside/show_arms",
+    "inside/show_curves",
+    "inside/show_dashboard",
+    "inside/show_drawing",
+    "inside/show_live",
+    "inside/show_picture",
+    "inside/show_playground",
+    "inside/show_rounds",
+    "inside/show_two_rounds",
+    "inside/show_widget",
+]
 
 
 @needs_browser
 @pytest.mark.parametrize("name", PICTURES)
 def test_first_open_of_a_lesson_shows_its_pictures(page, lab, name):
-    """The notebook as it is in the repository, in a JupyterLab that has never seen it, so it is not trusted and nothing in it runs."""
+    """The notebook as it is in the repository, in a JupyterLab that has never seen it.
+
+    So it is not trusted, and nothing in it runs.
+    """
     url, folder = lab
     source = Path(__file__).parent.parent / "nbs" / f"{name}.ipynb"
     shutil.copy(source, folder / source.name)
@@ -662,16 +724,24 @@ def test_first_open_of_a_lesson_shows_its_pictures(page, lab, name):
     for k in with_picture:
         cell = page.locator(f".jp-Notebook [data-windowed-list-index='{k}']")
         page.wait_for_function(
-            "k => { const c = document.querySelector(`.jp-Notebook [data-windowed-list-index='${k}']`); if (c) c.scrollIntoView(); return c; }",
+            """k => {
+                const place = `.jp-Notebook [data-windowed-list-index='${k}']`;
+                const cell = document.querySelector(place);
+                if (cell) cell.scrollIntoView();
+                return cell;
+            }""",
             arg=k,
         )
         cell.locator(".jp-OutputArea img").first.wait_for()
         widths = cell.locator(".jp-OutputArea img").evaluate_all(
-            "async imgs => { await Promise.all(imgs.map(i => i.decode())); return imgs.map(i => i.naturalWidth); }"
+            """async imgs => {
+                await Promise.all(imgs.map(i => i.decode()));
+                return imgs.map(i => i.naturalWidth);
+            }"""
         )
         assert widths and min(widths) > 100, (k, widths)
         if k == with_picture[-1]:
-            look(page, f"untrusted_{name}")
+            look(page, f"untrusted_{source.stem}")
     assert page.locator(".rstar, .jp-RenderedHTMLCommon .lm-Widget.jupyter-widgets").count() == 0
     assert errors(page) == []
 
@@ -719,7 +789,8 @@ def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
         notebook(
             folder / "follow.ipynb",
             [
-                f"from rstar_nb.dashboard import Dashboard\nd = Dashboard({str(run)!r}, every=.1)\nd",
+                "from rstar_nb.show.dashboard import Dashboard\n"
+                f"d = Dashboard({str(run)!r}, every=.1)\nd",
                 "print(d.run.state(), d.status['table'][0])",
             ],
         )
@@ -741,7 +812,10 @@ def test_dashboard_follows_a_run_of_another_process(page, lab, tmp_path):
                 look(page, f"dashboard_{said.replace(', ', '_').replace(' ', '_')}")
             elif what == "metrics":
                 page.wait_for_function(
-                    "k => { const r = [...document.querySelectorAll('.rstar-run table.rounds tbody tr')][k]; return !r || r.cells[6].textContent.includes('%'); }",
+                    """k => {
+                        const rows = document.querySelectorAll('.rstar-run .rounds tbody tr');
+                        return !rows[k] || rows[k].cells[6].textContent.includes('%');
+                    }""",
                     arg=int(k),
                 )
         writer.stdin.close()
@@ -768,7 +842,10 @@ def test_a_wide_picture_fits_the_page(page, lab):
     notebook(
         folder / "wide.ipynb",
         [
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_viz import random_tree\nfrom rstar_nb.viz import show_trees\nshow_trees([random_tree(30, 4), random_tree(30, 5)])"
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            "from test_viz import random_tree\n"
+            "from rstar_nb.show.trees import show_trees\n"
+            "show_trees([random_tree(30, 4), random_tree(30, 5)])"
         ],
     )
     run_all(page, url, "wide.ipynb")
@@ -785,7 +862,8 @@ def test_a_wide_picture_fits_the_page(page, lab):
 def test_playground_in_jupyterlab(page, lab):
     url, folder = lab
     notebook(
-        folder / "arms.ipynb", ["from rstar_nb.playground import Playground\np = Playground()\np"]
+        folder / "arms.ipynb",
+        ["from rstar_nb.show.playground import Playground\np = Playground()\np"],
     )
     run_all(page, url, "arms.ipynb")
     view = page.locator(".jp-OutputArea .rstar")
@@ -793,16 +871,18 @@ def test_playground_in_jupyterlab(page, lab):
     view.get_by_role("button", name="a hundred pulls").click()
     view.locator(".count", has_text="100 pulls").wait_for()
     look(page, "playground")
-    bounds = lambda: [
-        float(r.get_attribute("data-bound")) for r in view.locator("[data-arm]").all()
-    ]
+
+    def bounds():
+        return [float(r.get_attribute("data-bound")) for r in view.locator("[data-arm]").all()]
+
     before = bounds()
     view.locator("input.c").fill("3")
-    page.wait_for_function(
-        "b => document.querySelector('.rstar-bandit [data-arm]').dataset.bound !== b",
-        arg=view.locator("[data-arm]").first.get_attribute("data-bound"),
-    ) if bounds() == before else None
-    assert all(b > a for a, b in zip(before, bounds()))
+    if bounds() == before:
+        page.wait_for_function(
+            "b => document.querySelector('.rstar-bandit [data-arm]').dataset.bound !== b",
+            arg=view.locator("[data-arm]").first.get_attribute("data-bound"),
+        )
+    assert all(b > a for a, b in zip(before, bounds(), strict=True))
     assert errors(page) == []
 
 

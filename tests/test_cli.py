@@ -67,11 +67,12 @@ def test_settings_lists_every_setting():
 def base(tmp_path_factory):
     """A folder of random weights, and problem files for training and testing."""
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     from rstar_nb.policy.steps import STEP_END, plain_prompt
     from rstar_nb.policy.tiny import train_tokenizer
     from rstar_nb.problems.files import save_problems
     from rstar_nb.problems.generator import generate, gold_program
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     path = tmp_path_factory.mktemp("base")
     problems = generate(24, levels=(1, 2))
@@ -247,8 +248,9 @@ def test_export_says_what_is_missing(here, tmp_path):
 def test_a_preset_that_cannot_be_used_is_said_at_once(
     here, base, tmp_path, monkeypatch, name, patch, message
 ):
-    import rstar_nb.policy.presets as models
     import torch
+
+    import rstar_nb.policy.presets as models
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for k, v in patch.items():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rstar_nb.evolve.curriculum import draw_weights
 from rstar_nb.evolve.loop import evolve, load_settings
 from rstar_nb.evolve.settings import Settings, parse_settings

@@ -71,7 +71,8 @@ class Scorer:
 class Calculator:
     """Stands for the executor: the answer is the length of the program.
 
-    Whoever ran it for real would find another."""
+    Whoever ran it for real would find another.
+    """
 
     def run(self, programs):
         return [

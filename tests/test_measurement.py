@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from standin import StandIn
+
 from rstar_nb.executor.result import Result
 from rstar_nb.measure.comparison import (
     compare_with_first,
@@ -19,12 +21,11 @@ from rstar_nb.measure.comparison import (
 )
 from rstar_nb.measure.measurement import comparisons, measure, result_row, summarise
 from rstar_nb.measure.runs import load_round
-from rstar_nb.problems.problem import Problem
 from rstar_nb.problems.generator import generate
+from rstar_nb.problems.problem import Problem
 from rstar_nb.search.thoughts import Program, Thought
 from rstar_nb.show.curves import curve
 from rstar_nb.store import StoreError, read_lines
-from standin import StandIn
 
 PROBLEMS = generate(20, "test", seed=4)
 STRATEGIES, BUDGETS = ["greedy", "majority", "best_of_n", "mcts"], [40, 120]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from rstar_nb.evolve.export import model_card, take_away
 from rstar_nb.evolve.loop import evolve
 from rstar_nb.evolve.pretrained import PretrainedModels, preset_settings

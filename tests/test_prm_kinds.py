@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from standin import StandIn
+
 import rstar_nb.measure.kinds as prm_kinds
 from rstar_nb.executor.pool import Executor
 from rstar_nb.measure.kinds import (
@@ -22,7 +24,6 @@ from rstar_nb.reward.pairs import held_out
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
 from rstar_nb.store import publish, write_lines
-from standin import StandIn
 
 PROBLEMS = generate(40, "train", seed=7, levels=[1, 2])
 TEST = generate(6, "test", seed=7, levels=[1])

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rstar_nb.search.mcts import backup
 from rstar_nb.search.tree import Node, Tree, add_children
+from rstar_nb.show.labels import difference, node_label, plain
 from rstar_nb.show.layout import best_end, children_of, path_to, tidy_layout, visible_nodes
-from rstar_nb.show.trees import show_tree, show_trees, step_label, tree_text
+from rstar_nb.show.trees import show_tree, show_trees, tree_text
 
 
 def random_tree(n, seed=0, widest=6):
@@ -152,10 +154,67 @@ def test_hostile_text_is_drawn_and_escaped():
     assert all(len(line) < 400 for line in picture.text.split("\n")[1:])
 
 
-def test_label_is_short():
-    assert all(len(line) <= 22 for h in HOSTILE for line in step_label(h).split("\n"))
-    assert step_label("# add them\nx = 1") == "add them"
-    assert step_label("#\nx = 1") == "# x = 1"
+def siblings(*steps):
+    t = Tree("siblings", "any question")
+    add_children(t, 0, steps)
+    return t
+
+
+def bold(label):
+    return [text for line in label for text, is_bold in line if is_bold]
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.integers(4, 60), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_label_is_short(a, b, width, lines):
+    for h in [*HOSTILE, a]:
+        label = node_label(siblings(h, b), 1, width, lines)
+        assert len(label) <= lines and all(len(x) <= width for x in plain(label).split("\n"))
+        assert all(text for line in label for text, _ in line)
+        assert "\n" not in "".join(text for line in label for text, _ in line)
+
+
+@given(st.lists(st.sampled_from(["a", "b", " ", "=", "1", "2"]), max_size=12), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_difference_is_what_the_others_lack(words, data):
+    text = "".join(words)
+    other = "".join(data.draw(st.permutations(words)))
+    start, end = difference(text, [other, "something else"])
+    assert 0 <= start <= end <= len(text)
+    if text != other:
+        # What stands before and behind the difference stands in the sibling, too.
+        assert other.startswith(text[:start].rstrip()) and other.endswith(text[end:].lstrip())
+    else:
+        assert start == end
+
+
+ANSWERS = [f"# count them\nanswer = len(range({x}, 100, 3))" for x in (3, 0, 20)]
+
+
+def test_three_answers_under_one_comment_are_told_apart():
+    t = siblings(*ANSWERS)
+    labels = [node_label(t, i, 30) for i in (1, 2, 3)]
+    assert [bold(x) for x in labels] == [["3"], ["0"], ["20"]]
+    assert plain(labels[0]) == "answer = len(range(3, 100, 3))"
+    # Behind a long beginning the difference is still seen.
+    long = siblings(*(f"x = {' + '.join(map(str, range(40)))} - {k}" for k in (7, 8)))
+    assert [bold(node_label(long, i)) for i in (1, 2)] == [["7"], ["8"]]
+    # With the same code, the comments differ; with one child nothing does.
+    same = siblings("# half\nx = 6 / 2", "# a third\nx = 6 / 2")
+    assert [bold(node_label(same, i)) for i in (1, 2)] == [["half"], ["a third"]]
+    assert bold(node_label(siblings(ANSWERS[0]), 1)) == []
+
+
+def test_the_picture_shows_the_difference_in_bold():
+    t = siblings(*ANSWERS)
+    drawn = [
+        a.get_text()
+        for ax in show_tree(t).figure.axes
+        for a in ax.texts
+        if a.get_weight() == "bold" and a.get_text() and not a.get_text().startswith("=")
+    ]
+    assert drawn == ["3", "0", "20"]
+    assert all(f"range({x}, 100, 3))" in tree_text(t) for x in (3, 0, 20))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +260,7 @@ def test_save(tmp_path):
         show_tree(random_tree(9)).save(tmp_path / "t.pdf")
 
 
-def a_round(k, correct, n=100, **more):
+def a_round(k, correct, n=100, **others):
     counts = dict(n=n, correct=correct, by_level={"1": [correct, n], "10": [0, 0]})
     return dict(
         dict(
@@ -212,7 +271,7 @@ def a_round(k, correct, n=100, **more):
             tokens=dict(greedy=1000),
             seconds=dict(search=60.0, sft=30.0),
         ),
-        **more,
+        **others,
     )
 
 
@@ -259,7 +318,7 @@ def test_short_records_draw(record):
         assert plot(record)._repr_mimebundle_()
 
 
-# -- one problem in two rounds ----------------------------------------------------------------------------------------
+# -- one problem in two rounds --------------------------------------------------------------------
 
 
 class Fixed:
@@ -336,42 +395,42 @@ def fixed(folder, problem):
 
 
 def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
-    from rstar_nb.search.votes import likely_weight, vote
-    from rstar_nb.show.two_rounds import (
+    from rstar_nb.evolve.two_rounds import (
         read_two_rounds,
         rounds_with_models,
-        show_two_rounds,
         two_rounds,
         write_two_rounds,
     )
+    from rstar_nb.search.votes import likely_weight, vote
+    from rstar_nb.show.two_rounds import show_two_rounds
 
     run, problems = run_with_models(tmp_path / "run")
     assert rounds_with_models(run) == [1, 2]
     p = problems[3]
-    found = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
+    pair = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
     assert (
-        found["problem"] == p.id
+        pair["problem"] == p.id
         and p.level == 4
-        and found["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
+        and pair["gains"] == dict(both=0, only_early=0, only_late=6, neither=0)
     )
-    for k, t in found["trees"].items():
+    for k, t in pair["trees"].items():
         assert (vote(t, likely_weight), t.tokens) == (
-            found["recorded"][k]["answer"],
-            found["recorded"][k]["tokens"],
+            pair["recorded"][k]["answer"],
+            pair["recorded"][k]["tokens"],
         )
-    assert [[n.correct for n in t.nodes[1:]] for t in found["trees"].values()] == [
+    assert [[n.correct for n in t.nodes[1:]] for t in pair["trees"].values()] == [
         [False, False],
         [False, True, None],
     ]
-    write_two_rounds(run, found)
-    assert read_two_rounds(run) == found
+    write_two_rounds(run, pair)
+    assert read_two_rounds(run) == pair
     assert "Round 1: 0 of 2 rollouts right, answer no, which is wrong" in str(
-        show_two_rounds(found)
-    ) and "Round 2: 1 of 2" in str(show_two_rounds(found))
+        show_two_rounds(pair)
+    ) and "Round 2: 1 of 2" in str(show_two_rounds(pair))
 
 
 def test_two_rounds_say_what_is_missing(tmp_path):
-    from rstar_nb.show.two_rounds import read_two_rounds, two_rounds
+    from rstar_nb.evolve.two_rounds import read_two_rounds, two_rounds
 
     run, problems = run_with_models(tmp_path / "run")
     with pytest.raises(LookupError, match="choose from 1, 2"):
@@ -409,9 +468,9 @@ def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monk
             and page.count("data-tree=") >= 2
         )
     assert grown == [run] and "another version" not in page  # the second report read the file
-    found = json.loads((run / "two_rounds.json").read_text())
-    found["recorded"]["1"]["tokens"] += 1
-    (run / "two_rounds.json").write_text(json.dumps(found))
+    pair = json.loads((run / "two_rounds.json").read_text())
+    pair["recorded"]["1"]["tokens"] += 1
+    (run / "two_rounds.json").write_text(json.dumps(pair))
     assert "another version" in report.write_report(run).read_text()
 
 
@@ -446,11 +505,13 @@ def test_nothing_is_drawn_beyond_the_picture():
     assert "= 749.4 ✓" in show_tree(t).svg() and "749.4000000000001" not in str(show_tree(t))
 
 
-# -- what a saved notebook shows where nothing runs -------------------------------------------------------------------
+# -- what a saved notebook shows where nothing runs ------------------------------------------------
 
 NBS = Path(__file__).parent.parent / "nbs"
+NOTEBOOKS = sorted(NBS.rglob("[!.]*.ipynb"))
 DRAWS = re.compile(
-    r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|show_arms|plot_\w+|TreeWidget|Playground|Dashboard|Picture|run_picture)\("
+    r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|plot_\w+|Picture|run_picture"
+    r"|TreeWidget|Playground|Dashboard|Light)\("
 )
 
 
@@ -470,8 +531,11 @@ def says_something(text) -> bool:
 
 
 def without_kernel(outputs) -> list:
-    """Complaints about outputs that show nothing where nothing runs: on GitHub, in nbconvert, at the first, untrusted opening."""
-    found = []
+    """Complaints about outputs that show nothing where nothing runs.
+
+    That is on GitHub, in nbconvert, and at the first, untrusted opening.
+    """
+    complaints = []
     for o in outputs:
         data = o.get("data", {})
         active = [
@@ -484,26 +548,28 @@ def without_kernel(outputs) -> list:
             and "image/png" not in data
             and not says_something(joined(data.get("text/plain", "")))
         ):
-            found.append(f"{', '.join(active)} without a picture or a text")
+            complaints.append(f"{', '.join(active)} without a picture or a text")
         if "application/vnd.jupyter.widget-view+json" in data:
-            found.append("a live view, which is an error message without its kernel")
+            complaints.append("a live view, which is an error message without its kernel")
         if "image/png" in data:
             head = base64.b64decode(joined(data["image/png"]))[:24]
             if head[:8] != b"\x89PNG\r\n\x1a\n" or int.from_bytes(head[16:20], "big") < 100:
-                found.append("a PNG that is none, or a tiny one")
-    return found
+                complaints.append("a PNG that is none, or a tiny one")
+    return complaints
 
 
-@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_saved_outputs_show_something_without_a_kernel(path):
     assert without_kernel([o for c in code_cells(path) for o in c["outputs"]]) == []
 
 
 def cells_that_draw(path):
-    """(cell, the line that draws) of each cell whose value is a picture or that draws with pyplot."""
+    """(cell, the line that draws) of cells whose value is a picture or that draw with pyplot."""
     for c in code_cells(path):
         lines = [
-            l for l in joined(c["source"]).split("\n") if l.strip() and not l.startswith((" ", ")"))
+            line
+            for line in joined(c["source"]).split("\n")
+            if line.strip() and not line.startswith((" ", ")"))
         ]
         if not lines or "#| slow" in lines[0] or "#| gpu" in lines[0]:
             continue
@@ -511,15 +577,16 @@ def cells_that_draw(path):
         last = named.get(lines[-1].strip(), lines[-1])
         if DRAWS.match(last) and "=" not in lines[-1].split("(")[0]:
             yield c, lines[-1]
-        elif found := [
-            l
-            for l in lines
-            if re.search(r"\bplt\.(subplots|figure|plot|bar)\(", l) and not l.startswith("def ")
+        elif with_pyplot := [
+            line
+            for line in lines
+            if re.search(r"\bplt\.(subplots|figure|plot|bar)\(", line)
+            and not line.startswith("def ")
         ]:
-            yield c, found[0]
+            yield c, with_pyplot[0]
 
 
-@pytest.mark.parametrize("path", sorted(NBS.glob("*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_cells_that_draw_hold_a_png(path):
     assert [
         line
@@ -530,8 +597,9 @@ def test_cells_that_draw_hold_a_png(path):
 
 def test_the_cells_that_draw_are_found():
     assert (
-        len(list(cells_that_draw(NBS / "07_trees.ipynb"))) >= 6
-        and len(list(cells_that_draw(NBS / "05_ucb.ipynb"))) >= 3
+        len(list(cells_that_draw(NBS / "06_seeing_trees.ipynb"))) >= 5
+        and len(list(cells_that_draw(NBS / "inside" / "show_arms.ipynb"))) >= 4
+        and len(list(cells_that_draw(NBS / "04_ucb.ipynb"))) >= 3
     )
 
 
@@ -554,3 +622,41 @@ def test_the_check_of_saved_outputs_can_fail():
             dict(text="plain"),
         ]
     )
+
+
+# -- a run's folder, read while another process writes it -----------------------------------------
+
+
+def test_the_wing_has_no_reader_of_its_own():
+    """Rows come from `iterate_lines`: a second reader would treat torn lines its own way."""
+    import rstar_nb.show
+
+    own = {}
+    for module in sorted(Path(rstar_nb.show.__path__[0]).glob("*.py")):
+        text = module.read_text()
+        own[module.name] = re.findall(r"json\.loads\(\w*\.?(?:line|readline)\b", text)
+    assert {name: hits for name, hits in own.items() if hits} == {}
+
+
+def test_a_torn_evaluation_is_read_as_far_as_it_goes(tmp_path):
+    from rstar_nb.evolve.two_rounds import searched
+
+    row = dict(problem_id="a", strategy="mcts", correct=True)
+    (tmp_path / "round_1").mkdir()
+    (tmp_path / "round_1" / "eval.jsonl").write_text(json.dumps(row) + '\n{"problem_id": "b", "st')
+    assert searched(tmp_path, 1) == {"a": row}
+
+
+def test_another_run_in_the_same_folder_is_noticed(tmp_path):
+    """Even if its files are longer already than those of the run before."""
+    from rstar_nb.show.follow import Follower
+
+    (tmp_path / "config.json").write_text(json.dumps(dict(settings=dict(rounds=1))))
+    (tmp_path / "metrics.jsonl").write_text('{"round": 0, "of": "the first run"}\n')
+    run = Follower(tmp_path)
+    assert run.poll() and not run.poll()
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(f'{{"round": {k}, "of": "another run in this folder"}}\n' for k in range(2))
+    )
+    assert run.poll() and not run.poll()
+    assert {m["of"] for m in run.metrics.values()} == {"another run in this folder"}

@@ -3,18 +3,18 @@
 import json
 
 import pytest
+import rstar_nb.evolve.analysis as why
+from rstar_nb.evolve.analysis import curves
 from standin import StandIn
 
-import rstar_nb.evolve.analysis as why
-from rstar_nb.executor.pool import Executor
-from rstar_nb.search.strategies import STRATEGIES
-from rstar_nb.problems.generator import generate
-from rstar_nb.search.tree import tree_from_json
-from rstar_nb.store import write_lines
-from rstar_nb.evolve.analysis import curves
 from rstar_nb.evolve.differences import approaches, differences
 from rstar_nb.evolve.plateau import plateau, skeleton
+from rstar_nb.executor.pool import Executor
 from rstar_nb.measure.curves import lost_tree
+from rstar_nb.problems.generator import generate
+from rstar_nb.search.strategies import STRATEGIES
+from rstar_nb.search.tree import tree_from_json
+from rstar_nb.store import write_lines
 
 
 def arm(name, seed, policy, coverage=0.5, n=400):

@@ -1,0 +1,1 @@
+"""Read an answer, and say when two answers are the same."""

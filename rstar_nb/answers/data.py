@@ -136,7 +136,7 @@ def _plain_complex(value):
     """A complex number from its tag."""
     return complex(_plain_float(value["real"]), _plain_float(value["imag"]))
 
-# %% ../../nbs/inside/answers_data.ipynb #14906fb5
+# %% ../../nbs/inside/answers_data.ipynb #fd21cca0
 def as_text(
     value,  # an answer
 ) -> str:  # the answer written down; "" for what has no common notation
@@ -147,9 +147,10 @@ def as_text(
     if kind is dict:
         return _tagged_text(value)
     if isinstance(value, (list, tuple)):
-        return ("[%s]" if kind is list else "(%s)") % ", ".join(map(as_text, value))
+        inside = ", ".join(map(as_text, value))
+        return f"[{inside}]" if kind is list else f"({inside})"
     if isinstance(value, (set, frozenset)):
-        return r"\{%s\}" % ", ".join(sorted(map(as_text, value)))
+        return r"\{" + ", ".join(sorted(map(as_text, value))) + r"\}"
     if kind is complex:
         sign = "+" if value.imag >= 0 else ""
         return f"{value.real!r}{sign}{value.imag!r}i"

@@ -60,9 +60,9 @@ class Parser:
             raise CannotRead(f"left over: {self.peek()[1]}")
         return tree
 
-# %% ../../nbs/inside/answers_grammar.ipynb #fe5e1490
+# %% ../../nbs/inside/answers_grammar.ipynb #66b700cf
 def _sum(self):
-    """sum := ['-'] term (('+' | '-' | '\\pm') term)*"""
+    r"""sum := ['-'] term (('+' | '-' | '\pm') term)*"""
     self.depth += 1
     if self.depth > MAX_DEPTH:
         raise CannotRead("too deep")

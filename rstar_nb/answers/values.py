@@ -130,7 +130,7 @@ def _whole_root(k, n):
             high = middle
     return low if low**n == k else None
 
-# %% ../../nbs/inside/answers_values.ipynb #d5536f3e
+# %% ../../nbs/inside/answers_values.ipynb #0ddf2f7a
 def _is_count(x):
     """A whole number small enough for a factorial?"""
     return isinstance(x, (int, Fraction)) and x.denominator == 1 and 0 <= x <= MAX_FACTORIAL
@@ -161,7 +161,7 @@ def _function(name, x):
     try:
         return getattr(mp, name)(x)
     except (ZeroDivisionError, ValueError, AttributeError):
-        raise Undecided(name)
+        raise Undecided(name) from None
 
 # %% ../../nbs/inside/answers_values.ipynb #421299d5
 def evaluate(

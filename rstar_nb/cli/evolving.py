@@ -9,6 +9,7 @@ __all__ = ['agreed_values', 'evolve', 'list_settings', 'export_models']
 from pathlib import Path
 
 import typer
+
 from .base import app, last_json, say
 
 # %% ../../nbs/inside/cli_evolving.ipynb #c432865a

@@ -9,6 +9,7 @@ __all__ = ['tree', 'report']
 from pathlib import Path
 
 import typer
+
 from .base import app, say
 
 # %% ../../nbs/inside/cli_looking.ipynb #8409fac7

@@ -220,7 +220,7 @@ def write_arms(out) -> dict:
     write_text(out / "ablations.json", json.dumps(table, indent=1))
     return table
 
-# %% ../../nbs/inside/evolve_ablations.ipynb #26da3fdd
+# %% ../../nbs/inside/evolve_ablations.ipynb #7a5ed292
 def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f}"
 
@@ -229,7 +229,8 @@ def arm_text(rows) -> str:
     """The table as aligned lines: the policy alone in each round, its last interval, the costs."""
     lines = [
         f"{'arm':<14} {'seed':>4}  {'policy alone, rounds 0 to last':<40} "
-        f"{'last, 95 % interval':<22} {'coverage':>8} {'false pos.':>10} {'tokens':>9} {'CPU min':>7}"
+        f"{'last, 95 % interval':<22} {'coverage':>8} {'false pos.':>10} {'tokens':>9} "
+        f"{'CPU min':>7}"
     ]
     for r in rows:
         low, high = wilson(r["correct"][-1], r["n"])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DTYPES', 'PretrainedModels', 'preset_settings', 'preset_of', 'models_for']
 
-# %% ../../nbs/inside/evolve_pretrained.ipynb #7f64b44c
+# %% ../../nbs/inside/evolve_pretrained.ipynb #8830b457
 import json
 import sys
 from functools import partial
@@ -22,10 +22,10 @@ from ..policy.shapes import SHAPES, shape_of
 from ..policy.steps import derive_seed
 from ..policy.weights import check_machine, find_weights, load_base
 from ..problems.generator import uncited
-from ..reward.adapters import AdapterRewardModel, fit_adapter, load_ppm
+from ..reward.adapters import AdapterRewardModel, fit_adapter, load_ppm, pairs_within
 from ..training.adapters import AdapterPolicy, SharedBase, fine_tune_adapter, read_adapter
 
-# %% ../../nbs/inside/evolve_pretrained.ipynb #18a40a2f
+# %% ../../nbs/inside/evolve_pretrained.ipynb #5b34f181
 def _say_left_out(kind: str, n: int):
     """On stderr, so that a row which vanishes is not a secret."""
     if n:
@@ -148,17 +148,11 @@ class PretrainedModels:
 
         Pairs with a side longer than the preset's context are left out.
         """
-        return fit_adapter(
-            ppm,
-            pairs,
-            num_steps,
-            batch_size,
-            lr,
-            seed,
-            on_step,
-            context=self.preset.context,
-            on_left_out=partial(_say_left_out, "pairs"),
-        )
+        short, left_out = pairs_within(ppm, pairs, self.preset.context)
+        _say_left_out("pairs", left_out)
+        if not short:
+            return []
+        return fit_adapter(ppm, short, num_steps, batch_size, lr, seed, on_step)
 
     def save_ppm(self, ppm, folder):
         """Write the PPM's adapter and head."""

@@ -1,0 +1,1 @@
+"""Run programs that nobody has read: sandbox, stage, zygote, pool."""

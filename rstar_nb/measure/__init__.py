@@ -1,0 +1,1 @@
+"""How good it is: intervals, paired comparisons, strategies at equal tokens."""

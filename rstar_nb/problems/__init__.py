@@ -1,0 +1,1 @@
+"""Where problems come from: a generator with levels, files, public sets."""

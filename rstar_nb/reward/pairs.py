@@ -6,14 +6,13 @@
 __all__ = ['outcomes_below', 'step_pairs', 'final_pairs', 'preference_pairs', 'pairwise_loss', 'held_out', 'fit_pairs',
            'pair_accuracy']
 
-# %% ../../nbs/07_reward_model.ipynb #4c4a3d49
+# %% ../../nbs/07_reward_model.ipynb #b40b65c7
 import hashlib
 
 import torch
 
 from ..search.tree import trajectories
 from ..training.loop import length_batches, train_loop
-from ..training.outcomes import average_reward
 
 # %% ../../nbs/07_reward_model.ipynb #a5dea74c
 def outcomes_below(
@@ -52,18 +51,18 @@ def step_pairs(
         pairs += _paired(tree, better, worse, "step")
     return pairs
 
-# %% ../../nbs/07_reward_model.ipynb #7b5214a5
+# %% ../../nbs/07_reward_model.ipynb #85295f2f
 def final_pairs(
     tree,
     per_side: int = 2,  # best right and worst wrong trajectories (paper: 2)
 ) -> list:
     """Pairs of whole programs, right against wrong; rStar-Math, section 3.3."""
-    done = [(average_reward(tree, x["node"]), x) for x in trajectories(tree)]
-    good = [(q, x) for q, x in done if x["correct"]]
-    bad = [(q, x) for q, x in done if x["correct"] is False]
-    good = sorted(good, key=lambda pair: -pair[0])[:per_side]
-    bad = sorted(bad, key=lambda pair: pair[0])[:per_side]
-    better, worse = ([x["steps"] for _, x in side] for side in (good, bad))
+    done = trajectories(tree)
+    good = [x for x in done if x["correct"]]
+    bad = [x for x in done if x["correct"] is False]
+    good = sorted(good, key=lambda x: -x["average_q"])[:per_side]
+    bad = sorted(bad, key=lambda x: x["average_q"])[:per_side]
+    better, worse = ([x["steps"] for x in side] for side in (good, bad))
     return _paired(tree, better, worse, "final")
 
 

@@ -1,0 +1,1 @@
+"""Trees of steps: the four phases, the strategies, the votes."""

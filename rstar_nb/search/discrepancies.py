@@ -101,7 +101,7 @@ def finish(policy, questions, begun, max_tokens: int) -> list:
     )
     return [c for (c,) in candidates]
 
-# %% ../../nbs/inside/search_discrepancies.ipynb #6786883c
+# %% ../../nbs/inside/search_discrepancies.ipynb #a4fda183
 def one_changed(
     policy,
     programs,  # (question, steps) pairs: greedy programs
@@ -110,9 +110,10 @@ def one_changed(
 ) -> list:
     """`n` whole programs for each, one token changed and what follows; the cheapest change first.
 
-    Returns lists of `Candidate`; `begun` says how many of its tokens were not written for it."""
+    Returns lists of `Candidate`; `begun` says how many of its tokens were not written for it.
+    """
     changes = [(i, c) for i, cs in enumerate(runner_ups(policy, programs, n)) for c in cs]
-    texts = policy.tokenizer.batch_decode([c.ids for _, c in changes], skip_special_tokens=True)
+    texts = policy.decode([c.ids for _, c in changes])
     open_ones = [x for x, text in zip(changes, texts, strict=True) if not ends_program(text)]
     questions = [programs[i][0] for i, _ in open_ones]
     begun = [c.ids for _, c in open_ones]

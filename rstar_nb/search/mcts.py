@@ -51,7 +51,8 @@ def select(tree: Tree, rule=uct, skip_exhausted: bool = True) -> int:
 def expand(tree: Tree, node: int, candidates) -> list:
     """Candidates become children of `node`, duplicates merged, the most likely first.
 
-    Returns the positions of the children."""
+    Returns the positions of the children.
+    """
     logprob = {}
     for c in candidates:
         tree.tokens += len(c.ids)

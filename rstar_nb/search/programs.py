@@ -40,7 +40,8 @@ def add_program(
 ) -> int:
     """Add a program and what running it gave; one that ran is a rollout.
 
-    Returns the position of its last step, or ROOT for a program without a step."""
+    Returns the position of its last step, or ROOT for a program without a step.
+    """
     tree.tokens += len(candidate.ids) - candidate.begun
     steps = [s for s in candidate.text.split(STEP_END) if s.strip()]
     node = insert(tree, [candidate.text] if whole else steps)

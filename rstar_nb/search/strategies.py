@@ -119,7 +119,8 @@ def gather_mcts(
 ) -> list:
     """Trees for each question, one after the other, until the budgets are spent.
 
-    What has been tried is always left alone: walking there again would cost no tokens."""
+    What has been tried is always left alone: walking there again would cost no tokens.
+    """
     options = replace(options, skip_exhausted=True)
     thoughts = empty_thoughts(questions)
     while active := [t for t in thoughts if has_budget_left(t, budget, most_trees)]:
@@ -193,7 +194,8 @@ STRATEGIES = {
 def find_strategy(name: str) -> Strategy:
     """A strategy by its name or the beginning of one (up to a slash).
 
-    Raises ValueError with the names if there is none."""
+    Raises ValueError with the names if there is none.
+    """
     for s in STRATEGIES.values():
         if s.name == name or s.name.startswith(name + "/"):
             return s

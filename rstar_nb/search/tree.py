@@ -62,7 +62,8 @@ class Node:
     def q_value(self) -> float:
         """Q for the selection rule, in [-1, 1]: the mean reward; a PPM score is one of the rewards.
 
-        rStar-Math starts Q from the PPM's score from round 3 on (section 3.3)."""
+        rStar-Math starts Q from the PPM's score from round 3 on (section 3.3).
+        """
         if self.ppm is None:
             return self.mean_reward
         return (self.value_sum + self.ppm) / (self.node_visits + 1)
@@ -102,7 +103,8 @@ class Tree:
     def child_visits(self, node: int) -> int:
         """Visits of all children together, virtual ones included: N of the parent in UCT and PUCT.
 
-        A bandit's N is the number of pulls of all its arms (Auer et al. 2002)."""
+        A bandit's N is the number of pulls of all its arms (Auer et al. 2002).
+        """
         return sum(child.visits for child in self.children(node))
 
     def log(self, kind: str, **data):
@@ -222,7 +224,8 @@ def tree_to_json(tree: Tree) -> dict:
 def tree_from_json(data: dict) -> Tree:
     """The tree written by `tree_to_json`; what else stands in the data is passed over.
 
-    Raises ValueError if it is not a tree."""
+    Raises ValueError if it is not a tree.
+    """
     try:
         known = {f.name: data[f.name] for f in fields(Tree) if f.name in data}
         return Tree(**{**known, "nodes": [Node(**n) for n in data["nodes"]]})

@@ -1,0 +1,1 @@
+"""Pictures and pages: trees, widgets, rounds, reports, the dashboard."""

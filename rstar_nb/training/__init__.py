@@ -1,0 +1,1 @@
+"""Fine-tuning: the training loop, rows and their masks, adapters."""

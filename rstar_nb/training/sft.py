@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['code_only', 'select_solutions', 'encode_row', 'solution_loss', 'fine_tune', 'num_steps_for']
 
-# %% ../../nbs/08_sft.ipynb #fe5d1d73
+# %% ../../nbs/08_sft.ipynb #2c607628
 import numpy as np
 import torch
 
 from ..policy.decoding import backbone
 from ..search.tree import trajectories
 from .loop import inner_matrices, length_batches, train_loop
-from .outcomes import average_reward
 
 # %% ../../nbs/08_sft.ipynb #95036921
 def code_only(
@@ -22,13 +21,12 @@ def code_only(
     lines = [line.strip() for step in steps for line in step.splitlines()]
     return "\n".join(" ".join(c.split()) for c in lines if c and not c.startswith("#"))
 
-# %% ../../nbs/08_sft.ipynb #e45b5f65
+# %% ../../nbs/08_sft.ipynb #918a36cd
 def _good(tree, min_ppm):
     """A tree's correct trajectories: best average Q first, then the likelier, then the older."""
     good = [x for x in trajectories(tree) if x["correct"]]
     if min_ppm is not None:
         good = [x for x in good if x["ppm"] is None or x["ppm"] >= min_ppm]
-    good = [dict(x, average_q=average_reward(tree, x["node"])) for x in good]
     return sorted(good, key=lambda x: (-x["average_q"], -x["logprob"], x["node"]))
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rstar_nb.cli.app import run_executor
+
 from rstar_nb.evolve.loop import load_settings
 from rstar_nb.evolve.run import Run
 from rstar_nb.evolve.searching import search_wave
