@@ -100,6 +100,7 @@ def split_grid(
     if len(lines) < 2 or "" in lines:
         return None
     rows = [[line] if _SINGLE.fullmatch(line) else split_row(line) for line in lines]
-    if None in rows or len({len(row) for row in rows}) > 1 or len(rows) > MAX_CELLS:
+    grid = [row for row in rows if row is not None]
+    if len(grid) < len(rows) or len({len(row) for row in grid}) > 1 or len(grid) > MAX_CELLS:
         return None
-    return rows
+    return grid

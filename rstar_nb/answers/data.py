@@ -7,8 +7,10 @@ __all__ = ['MAX_NESTING', 'MAX_ITEMS', 'read_value', 'read_float', 'read_complex
            'as_text']
 
 # %% ../../nbs/inside/answers_data.ipynb #0f9dab86
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from .forms import read_text
 from .kinds import Algebra, Braces, CannotRead, Num, Seq, Unread, Words
@@ -89,7 +91,12 @@ def read_python_decimal(
     return Unread("") if x.is_nan() else read_float(float(x))
 
 
-_READERS = {complex: read_complex, Fraction: Num, Decimal: read_python_decimal}
+# Each takes a value of the type it stands for.
+_READERS: dict[type, Callable[[Any], object]] = {
+    complex: read_complex,
+    Fraction: Num,
+    Decimal: read_python_decimal,
+}
 
 # %% ../../nbs/inside/answers_data.ipynb #ce165850
 def read_tagged(

@@ -33,15 +33,15 @@ def is_close(
     """Compare within 1e-9 of the larger, whole numbers exactly."""
     if a.value == 0 or b.value == 0:
         return _is_noise(a, b)
-    a, b = a.value, b.value
-    if a == b:
+    x, y = Fraction(a.value), Fraction(b.value)
+    if x == y:
         return True
-    if a.denominator == b.denominator == 1 and max(abs(a), abs(b)) < EXACT_FLOATS:
+    if x.denominator == y.denominator == 1 and max(abs(x), abs(y)) < EXACT_FLOATS:
         return False
-    gap = abs(a - b)
-    size = max(abs(a), abs(b))
+    gap = abs(x - y)
+    size = max(abs(x), abs(y))
     limit = size * TOLERANCE
-    if (a.denominator == 1 or b.denominator == 1) and size < EXACT_FLOATS:
+    if (x.denominator == 1 or y.denominator == 1) and size < EXACT_FLOATS:
         limit = min(limit, max(Fraction(1, 1000), size / 2**50))
     return gap <= limit
 

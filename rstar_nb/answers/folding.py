@@ -30,10 +30,11 @@ def fold(
         return tree[1], tree[2]
     if op not in ("add", "sub", "mul", "div", "neg"):
         return None
-    parts = [fold(t) for t in tree[1:]]
-    if None in parts:
+    parts = [fold(t) for t in tree[1:]]  # one of `neg`, else two
+    left, right = parts[0], parts[-1]
+    if left is None or right is None:
         return None
-    (a, a_approx), (b, b_approx) = parts[0], parts[-1]
+    (a, a_approx), (b, b_approx) = left, right
     if op == "neg":
         return -a, a_approx
     if op == "div" and b == 0:

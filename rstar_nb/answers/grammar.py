@@ -6,12 +6,33 @@
 __all__ = ['Parser']
 
 # %% ../../nbs/inside/answers_grammar.ipynb #b48884d5
+from collections.abc import Callable
+from typing import ClassVar
+
 from .kinds import MAX_DEPTH, CannotRead
 from .tokens import INVERTIBLE, read_decimal, tokenize
 
 # %% ../../nbs/inside/answers_grammar.ipynb #1c395122
+_Rule = Callable[["Parser"], tuple]  # what reads a part of the grammar and returns its tree
+
+
 class Parser:
     """A recursive-descent parser from tokens to a tree."""
+
+    # The rules, each defined in its own cell below.
+    sum: ClassVar[_Rule]
+    term: ClassVar[_Rule]
+    signed: ClassVar[_Rule]
+    starts_atom: ClassVar[Callable[["Parser"], bool]]
+    juxtapose: ClassVar[Callable[["Parser", tuple], tuple]]
+    power: ClassVar[_Rule]
+    group: ClassVar[_Rule]
+    atom: ClassVar[_Rule]
+    subscript: ClassVar[Callable[["Parser"], str]]
+    function: ClassVar[Callable[["Parser", str], tuple]]
+    of_two: ClassVar[Callable[["Parser", str], tuple]]
+    radical: ClassVar[_Rule]
+    argument: ClassVar[_Rule]
 
     def __init__(
         self,

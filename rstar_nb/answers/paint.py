@@ -7,6 +7,7 @@ __all__ = ['strip_paint']
 
 # %% ../../nbs/inside/answers_paint.ipynb #1917e6f2
 import re
+from collections.abc import Callable
 
 from .digits import spell_digits
 
@@ -53,31 +54,29 @@ def _brace(match):
     return "⦃" if match.group()[1] in "l{" else "⦄"
 
 
-_PAINT = [
-    (re.compile(pattern), new)
-    for pattern, new in [
-        (r",\\!\s*", ""),
-        (r"\{,\}", ","),
-        (rf"\\(?:{_LAYOUT})(?![a-zA-Z])", " "),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\(?:leq|leqslant)(?![a-z])", r"\\le "),
-        (r"\\(?:geq|geqslant)(?![a-z])", r"\\ge "),
-        (r"\\(?:cdot|times|ast)(?![a-z])", "*"),
-        (r"\\div(?![a-z])", "/"),
-        (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
-        (r"\\mathbb ?\{?([RZQNC])\}?", lambda m: _NUMBER_SETS[m[1]]),
-        (rf"\\(?:{_TEXT})\s*\{{([^{{}}]*)\}}", r" \1 "),
-        (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"),
-        (r"\\%", "%"),
-        (r"\\\$", "$"),
-        (r"\\[lr]brace(?![a-z])|\\[{}]", _brace),
-        (r"\\langle", "("),
-        (r"\\rangle", ")"),
-        (r"\\(?:lbrack)", "["),
-        (r"\\(?:rbrack)", "]"),
-        (r"~", " "),
-    ]
+_PAINT: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r",\\!\s*", ""),
+    (r"\{,\}", ","),
+    (rf"\\(?:{_LAYOUT})(?![a-zA-Z])", " "),
+    (r"\\[dtc]frac", r"\\frac"),
+    (r"\\(?:leq|leqslant)(?![a-z])", r"\\le "),
+    (r"\\(?:geq|geqslant)(?![a-z])", r"\\ge "),
+    (r"\\(?:cdot|times|ast)(?![a-z])", "*"),
+    (r"\\div(?![a-z])", "/"),
+    (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
+    (r"\\mathbb ?\{?([RZQNC])\}?", lambda m: _NUMBER_SETS[m[1]]),
+    (rf"\\(?:{_TEXT})\s*\{{([^{{}}]*)\}}", r" \1 "),
+    (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"),
+    (r"\\%", "%"),
+    (r"\\\$", "$"),
+    (r"\\[lr]brace(?![a-z])|\\[{}]", _brace),
+    (r"\\langle", "("),
+    (r"\\rangle", ")"),
+    (r"\\(?:lbrack)", "["),
+    (r"\\(?:rbrack)", "]"),
+    (r"~", " "),
 ]
+_REPLACEMENTS = [(re.compile(pattern), new) for pattern, new in _PAINT]
 
 # %% ../../nbs/inside/answers_paint.ipynb #e6691fde
 _WRAPPING = re.compile(r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?", re.S)
@@ -101,6 +100,6 @@ def strip_paint(
         text = _trim(next(g for g in m.groups() if g is not None))
     text = _MATH_PIECE.sub(r"\1", text)
     text = text.replace("\\\\", "⏎")  # a matrix row ends
-    for pattern, new in _PAINT:
+    for pattern, new in _REPLACEMENTS:
         text = pattern.sub(new, text)
     return re.sub(r"\s+", " ", text).strip()

@@ -42,8 +42,8 @@ def read_plain(
             raise CannotRead("prefixed number")
         value = int(m[3], _PREFIXES[m[2].lower()])
         return Num(-value if m[1] else value)
-    if (value := read_recurring(text)) is not None:
-        return Num(value)
+    if (recurring := read_recurring(text)) is not None:
+        return Num(recurring)
     return None
 
 

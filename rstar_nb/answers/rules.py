@@ -56,7 +56,9 @@ def same(
 def in_base_units(
     quantity: Quantity,  # a value with a unit
 ) -> tuple:  # (dimension, the value's tree in the base unit)
-    """Convert to the base unit of its dimension."""
+    """Convert to the base unit of its dimension; raises `Undecided` unless a number or formula."""
+    if not isinstance(quantity.value, (Num, Algebra)):
+        raise Undecided("units")
     dimension, size = base_unit(quantity.unit)
     return dimension, ("mul", tree_of(quantity.value), ("num", size, False))
 
@@ -106,10 +108,11 @@ def same_equation(
         return same(a.right, b)[0], "solved equation"
     if name is not None and name == _solved_for(b):
         return same(a.right, b.right)[0], "solved equation"
-    sides = [a.left, a.right, b.left, b.right]
-    if not all(isinstance(s, (Num, Algebra)) for s in sides):
+    sides = (a.left, a.right, b.left, b.right)
+    trees = [tree_of(s) for s in sides if isinstance(s, (Num, Algebra))]
+    if len(trees) < len(sides):
         return same_each(sides[:2], sides[2:], same), "equation by side"
-    p, q = (("sub", tree_of(e.left), tree_of(e.right)) for e in (a, b))
+    p, q = ("sub", *trees[:2]), ("sub", *trees[2:])
     return same_formula(p, ("mul", ("num", _ratio(p, q), False), q)), "equation up to a factor"
 
 

@@ -41,7 +41,7 @@ class SecondOpinion:
         seconds: float = 5,  # CPU seconds for one question
     ):
         self.seconds = seconds
-        self.executor = None  # started by the first question
+        self.executor: Executor | None = None  # started by the first question
         self.owner = os.getpid()  # the process the executor belongs to
         self.failed = 0  # starts
         self.lock = threading.Lock()
@@ -59,7 +59,8 @@ class SecondOpinion:
             self.executor = None
             self.owner = os.getpid()
         with self.lock:
-            if not self._start():
+            self._start()
+            if self.executor is None:
                 return None
             (result,) = self.executor.run([question(given, reference)])
         return result.answer if result.ok and type(result.answer) is bool else None
@@ -77,7 +78,6 @@ class SecondOpinion:
                 )
             except (SandboxError, OSError):
                 self.failed += 1
-        return self.executor is not None
 
     def close(self):
         """End the zygote; the next question starts a new one."""

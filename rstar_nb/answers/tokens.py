@@ -57,7 +57,9 @@ def tokenize(
     """Split a formula into tokens."""
     tokens = []
     for m in _TOKEN.finditer(text.strip()):
-        kind, value = m.lastgroup, m[m.lastgroup]
+        kind = m.lastgroup
+        assert kind is not None  # each alternative of the pattern has a name
+        value = m[kind]
         if kind == "num":
             tokens.append(("num", value))
         elif kind == "op":

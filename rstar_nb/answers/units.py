@@ -86,7 +86,7 @@ def is_unit(
     return first in UNITS or len(first) > (2 if spaced else 3)
 
 # %% ../../nbs/inside/answers_units.ipynb #287ca750
-_TO_BASE = {
+_TO_BASE: dict[str, tuple[str, int | Fraction]] = {
     "mm": ("length", Fraction(1, 1000)),
     "cm": ("length", Fraction(1, 100)),
     "m": ("length", 1),

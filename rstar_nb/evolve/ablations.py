@@ -189,7 +189,7 @@ KEPT = (
 
 
 def _kept_round(metrics: dict) -> dict:
-    kept = {}
+    kept: dict[str, object] = {}
     for name in KEPT:
         value = metrics.get(name)
         if isinstance(value, dict):

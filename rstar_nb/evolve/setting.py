@@ -6,7 +6,8 @@
 __all__ = ['KIND_NAMES', 'setting', 'range_text', 'kind_of', 'check_value', 'Group']
 
 # %% ../../nbs/inside/evolve_setting.ipynb #3d0ac79c
-from dataclasses import field, fields, replace
+from dataclasses import Field, field, fields, replace
+from typing import ClassVar
 
 # %% ../../nbs/inside/evolve_setting.ipynb #0af34a39
 def setting(
@@ -86,6 +87,7 @@ class Group:
     """Settings that belong together; `title` is their name in `--set title.name=value`."""
 
     title = ""
+    __dataclass_fields__: ClassVar[dict[str, Field]]  # every group is a dataclass
 
     def __post_init__(self):
         for f in fields(self):

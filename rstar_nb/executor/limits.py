@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 
-if os.name == "posix":
+if sys.platform != "win32":
     import resource
 else:
     resource = None  # Windows; the executor says there that it needs WSL
@@ -27,8 +27,8 @@ def call_libc(
     *args,  # its arguments; an int is passed as an unsigned long
 ) -> int:  # what it returned
     """Call a function of the C library; raise `OSError` where it returns a negative number."""
-    args = [ctypes.c_ulong(a) if type(a) is int else a for a in args]
-    result = getattr(LIBC, name)(*args)
+    passed = [ctypes.c_ulong(a) if type(a) is int else a for a in args]
+    result = getattr(LIBC, name)(*passed)
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
     return result

@@ -150,7 +150,10 @@ def seccomp_filter(
     def distance(position, jump):
         return target[jump] - position - 1 if jump in target else jump
 
-    resolved = [(op, distance(i, jt), distance(i, jf), k) for i, (op, jt, jf, k) in enumerate(code)]
+    resolved = [
+        _Instruction(op, distance(i, jt), distance(i, jf), k)
+        for i, (op, jt, jf, k) in enumerate(code)
+    ]
     return _Filter(len(resolved), (_Instruction * len(resolved))(*resolved))
 
 # %% ../../nbs/inside/executor_seccomp.ipynb #6b2d0f14

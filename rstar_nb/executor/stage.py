@@ -56,8 +56,9 @@ class Stage:
         """Make this stage the `__main__` and the standard streams of the process."""
         sys.modules["__main__"] = self.main
         sys.argv = ["program"]
-        sys.stdout = sys.__stdout__ = self.stdout
-        sys.stderr = sys.__stderr__ = self.stderr
+        # Type checkers hold the names with underscores for constants; a program may use them, too.
+        sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
         return self
 
     def run(

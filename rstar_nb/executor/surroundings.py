@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 # %% ../../nbs/inside/executor_surroundings.ipynb #d70de7dd
@@ -67,7 +68,9 @@ for a in ('2', r'\frac{1}{2}', r'2\sqrt{2}', 'x=3', '[1,2)', r'\{1,2\}', '(1,2)'
 
 # %% ../../nbs/inside/executor_surroundings.ipynb #07a796fb
 def preload(
-    names=(),  # modules to load besides the standard ones, for example ('sympy', 'numpy')
+    names: Iterable[
+        str
+    ] = (),  # modules to load besides the standard ones, for example ('sympy', 'numpy')
 ):
     """Import and touch everything a program may need: behind the sandbox nothing can be loaded.
 

@@ -32,14 +32,15 @@ def tally(
     key: str = "correct",  # what is counted
 ) -> dict:
     """{'n', 'correct', 'by_level': {level: [correct, n]}, 'by_subject': {...}} of rows."""
-    counts = dict(n=0, correct=0, by_level={}, by_subject={})
+    n = 0
+    correct = 0
+    parts: dict[str, dict[str, list[int]]] = dict(level={}, subject={})
     for row in rows:
-        counts["n"] += 1
-        counts["correct"] += bool(row[key])
-        for by in ("level", "subject"):
-            part = counts[f"by_{by}"].setdefault(str(row.get(by, "")), [0, 0])
-            part[0] += bool(row[key])
-            part[1] += 1
-    for by in ("by_level", "by_subject"):
-        counts[by] = dict(sorted(counts[by].items()))
-    return counts
+        n += 1
+        correct += bool(row[key])
+        for by, counts in parts.items():
+            count = counts.setdefault(str(row.get(by, "")), [0, 0])
+            count[0] += bool(row[key])
+            count[1] += 1
+    by_part = {f"by_{by}": dict(sorted(counts.items())) for by, counts in parts.items()}
+    return dict(n=n, correct=correct, **by_part)

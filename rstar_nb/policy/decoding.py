@@ -27,6 +27,8 @@ def backbone(
 class _Copied(DynamicCache):
     """For models that cannot share a prefix: the prefix's cache, copied `k` times."""
 
+    k: int  # rows for each prefix
+
     def keep(self, groups):
         """Keep only these prefixes, and their rows."""
         rows = groups[:, None] * self.k + torch.arange(self.k, device=groups.device)
@@ -42,8 +44,7 @@ def prefill(
 ):
     """Run B prefixes once: (cache for k rows each, logits (B, vocabulary), mask (B, longest))."""
     ids, mask = left_pad(encoded, pad, model.device)
-    share = can_share_prefix(model)
-    cache = (DynamicCache if share else _Copied)(config=model.config)
+    cache = (DynamicCache if can_share_prefix(model) else _Copied)(config=model.config)
     logits = model(
         ids,
         attention_mask=mask,
@@ -52,7 +53,7 @@ def prefill(
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    if share:
+    if not isinstance(cache, _Copied):
         return SharedPrefixCache(cache, mask, k, room), logits, mask
     cache.k = k
     cache.batch_repeat_interleave(k)

@@ -94,7 +94,7 @@ class Policy:
         begun = begun or [()] * len(prefixes)
         encoded = [self.encode(question, steps) for question, steps in prefixes]
         lengths = [len(ids) + len(first) for ids, first in zip(encoded, begun, strict=True)]
-        proposals = [None] * len(encoded)
+        proposals: list[list[Candidate]] = [[] for _ in encoded]
         for rows in self._batches(lengths, k):
             batch = decode(
                 self,

@@ -64,6 +64,11 @@ def shared_prefix_attention(
 AttentionInterface.register("shared_prefix", shared_prefix_attention)
 
 # %% ../../nbs/inside/policy_shared_prefix.ipynb #1ea75b03
+def _keys_and_values(layer) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a layer of full attention remembers of the prefixes it has read."""
+    return layer.keys, layer.values
+
+
 class SharedPrefixCache(Cache):
     """Keys and values of B prefixes, and of the own tokens of k rows for each."""
 
@@ -75,23 +80,28 @@ class SharedPrefixCache(Cache):
         room: int,  # own tokens to make room for
     ):
         super().__init__(layers=prefix.layers)
-        self.prefix = [(layer.keys, layer.values) for layer in prefix.layers]
+        self.prefix = [_keys_and_values(layer) for layer in prefix.layers]
         bias = torch.zeros(mask.shape, dtype=self.prefix[0][0].dtype, device=mask.device)
         self.bias = bias.masked_fill(mask == 0, float("-inf"))[:, None, None]
         self.k = k
         self.length = 0  # own tokens so far
-        self.own = [tuple(self._empty(x, room) for x in layer) for layer in self.prefix]
+        self.own = [
+            (self._empty(keys, room), self._empty(values, room)) for keys, values in self.prefix
+        ]
 
     def _empty(self, x, room):
         """Room for the own tokens of k rows for each prefix of `x`."""
         return x.new_empty(x.shape[0] * self.k, x.shape[1], room, x.shape[3])
 
-    def update(self, keys, values, layer_idx: int, *args, **kwargs) -> tuple:
+    # A `Cache` returns two tensors; the attention above takes `SharedKeys` in place of the first.
+    def update(  # type: ignore[override]
+        self, key_states, value_states, layer_idx: int, *args, **kwargs
+    ) -> tuple[SharedKeys, torch.Tensor]:
         """Append the rows' new keys and values; returns what attention needs."""
-        end = self.length + keys.shape[2]
+        end = self.length + key_states.shape[2]
         own_keys, own_values = self.own[layer_idx]
-        own_keys[:, :, self.length : end] = keys
-        own_values[:, :, self.length : end] = values
+        own_keys[:, :, self.length : end] = key_states
+        own_values[:, :, self.length : end] = value_states
         if layer_idx == len(self.own) - 1:
             self.length = end
         shared = SharedKeys(*self.prefix[layer_idx], self.bias, own_keys[:, :, :end])
@@ -103,8 +113,8 @@ class SharedPrefixCache(Cache):
     ):
         """Keep only these prefixes, and their rows."""
         rows = (groups[:, None] * self.k + torch.arange(self.k, device=groups.device)).flatten()
-        self.prefix = [tuple(x[groups] for x in layer) for layer in self.prefix]
-        self.own = [tuple(self._kept(x, rows) for x in layer) for layer in self.own]
+        self.prefix = [(keys[groups], values[groups]) for keys, values in self.prefix]
+        self.own = [(self._kept(keys, rows), self._kept(values, rows)) for keys, values in self.own]
         self.bias = self.bias[groups]
 
     def _kept(self, x, rows):

@@ -73,6 +73,8 @@ def rg_correct(
 class ScoredAnswer(str):
     """A reference answer that also grades: `reference(answer)` asks the family's scorer."""
 
+    problem: Problem  # whose answer it is
+
     def __new__(cls, problem: Problem):
         """The problem's answer as text, with the problem kept beside it."""
         self = super().__new__(cls, problem.answer)

@@ -20,6 +20,8 @@ from ..training.adapters import AdapterPolicy, read_adapter
 class AdapterRewardModel(RewardModel):
     """A reward model that is an adapter on the policy's base, and a head."""
 
+    policy: AdapterPolicy  # narrower than in `RewardModel`
+
     def __init__(
         self,
         policy: AdapterPolicy,  # whose base it shares
@@ -46,10 +48,10 @@ class AdapterRewardModel(RewardModel):
         self.base.use(self.policy.adapter)
         return super().scores(encoded)
 
-    def score(self, prefixes, **kwargs) -> list:
+    def score(self, prefixes, batch_size: int = 128) -> list:
         """As `RewardModel.score`, with this model's adapter active."""
         self.base.use(self.policy.adapter)
-        return super().score(prefixes, **kwargs)
+        return super().score(prefixes, batch_size)
 
 # %% ../../nbs/inside/reward_adapters.ipynb #57c0ee59
 def pairs_within(

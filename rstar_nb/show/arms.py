@@ -7,6 +7,8 @@ __all__ = ['SIZES', 'arm_points', 'plot_arms', 'plot_capacity', 'draw_coverage',
            'plot_plateau']
 
 # %% ../../nbs/inside/show_arms.ipynb #ba21d90a
+from functools import partial
+
 from matplotlib.figure import Figure
 
 from ..evolve.ablations import arm_text
@@ -85,12 +87,12 @@ def plot_capacity(rows) -> Picture:
         shares = {r["arm"]: r["policy"] for r in rows if r["seed"] == seed}
         sizes = [(x, shares[arm]) for x, arm in enumerate(SIZES) if arm in shares]
         x = [place for place, _ in sizes]
-        style = dict(marker="o", ms=4)
+        draw = partial(ax.plot, marker="o", ms=4)
         base = [100 * s[0] for _, s in sizes]
         after = [100 * s[-1] for _, s in sizes]
         names = ["base", "after the last round"] if seed == first else [None, None]
-        ax.plot(x, base, "--", color="0.55", label=names[0], **style)
-        ax.plot(x, after, "-", color="C0", label=names[1], **style)
+        draw(x, base, "--", color="0.55", label=names[0])
+        draw(x, after, "-", color="C0", label=names[1])
     ax.set(xticks=range(3), xticklabels=SIZES.values(), ylabel="policy alone, %")
     ax.grid(axis="y", color="#e4e4e4")
     ax.legend(fontsize=8)

@@ -54,8 +54,8 @@ def draw_phases(ax, run: Follower):
     if names:
         handles = [ax.barh(0, 0, color=_COLORS[phase]) for phase in names]
         place = dict(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5)
-        style = dict(fontsize=7.5, frameon=False, handlelength=1, columnspacing=1)
-        ax.legend(handles, names, **place, **style)
+        look = dict(fontsize=7.5, frameon=False, handlelength=1, columnspacing=1)
+        ax.legend(handles, names, **place, **look)
     ax.set(ylim=(run.rounds + 0.6, -0.6), xlabel="minutes")
     ax.set(yticks=rounds, yticklabels=[f"round {k}" for k in rounds])
     ax.spines[["top", "right"]].set_visible(False)
@@ -71,12 +71,13 @@ def _draw_latest(figure, tree, title: str, column: float, size: tuple):
     width, tall = size
     end = best_end(tree)
     path = path_to(tree, end) if end is not None else []
-    ax = figure.add_axes([0.01, 0.5 / high, min(1, width / WIDE) * 0.98, tall / high])
+    ax = figure.add_axes((0.01, 0.5 / high, min(1, width / WIDE) * 0.98, tall / high))
     draw_tree(ax, tree, path, 20, column)
     lines = textwrap.wrap(title, 140, max_lines=2, placeholder=" …")
-    style = dict(fontsize=8.5, va="top", color=INK, parse_math=False)
-    figure.text(0.01, (tall + 1.0) / high, "\n".join(lines), **style)
-    draw_legend(figure.add_axes([0, 0, 1, 0.5 / high]))
+    words = "\n".join(lines)
+    at = (tall + 1.0) / high
+    figure.text(0.01, at, words, fontsize=8.5, va="top", color=INK, parse_math=False)
+    draw_legend(figure.add_axes((0, 0, 1, 0.5 / high)))
 
 
 def run_picture(run: Follower) -> Picture:
@@ -95,13 +96,13 @@ def run_picture(run: Follower) -> Picture:
     high = TOP + foot
     figure = Figure(figsize=(WIDE, high))
     head = f"{drawable(run.folder.name, 60)}: {drawable(status_line(run), 200)}"
-    style = dict(fontsize=11, weight="bold", va="top", color=INK, parse_math=False)
-    figure.text(0.01, 1 - 0.12 / high, head, **style)
+    top = 1 - 0.12 / high
+    figure.text(0.01, top, head, fontsize=11, weight="bold", va="top", color=INK, parse_math=False)
     below = (foot + 0.85) / high
     tall = 2.75 / high
-    draw_phases(figure.add_axes([0.08, below, 0.37, tall]), run)
+    draw_phases(figure.add_axes((0.08, below, 0.37, tall)), run)
     metrics = [run.metrics[k] for k in sorted(run.metrics)]
-    words = [head, *draw_rounds(figure.add_axes([0.55, below, 0.42, tall]), metrics, size=7)]
+    words = [head, *draw_rounds(figure.add_axes((0.55, below, 0.42, tall)), metrics, size=7)]
     if latest:
         words.append(f"solved last, in round {k}: {drawable(tree.question)}")
         _draw_latest(figure, tree, words[-1], column, size)
@@ -126,7 +127,7 @@ class Dashboard(LiveView):
         self.every = every
         self.handles = []  # of the outputs in which it is shown
         self.done = threading.Event()
-        self.drawn = None  # what curve and tree were drawn from
+        self.drawn: tuple | None = None  # what curve and tree were drawn from
         super().__init__()
         self.look()
         self.thread = threading.Thread(target=self._follow, daemon=True, name="dashboard")

@@ -90,7 +90,7 @@ class Follower:
     def poll(self) -> bool:
         """Read what is new; True if there was anything."""
         if self._is_another_run():
-            self.__init__(self.folder)
+            Follower.__init__(self, self.folder)
         before = dict(self.last), bool(self.settings)
         if not self.settings:
             self._read_settings()
@@ -149,8 +149,13 @@ def clock(seconds: float) -> str:
 
 
 def elapsed_seconds(run: Follower) -> float:
-    """Seconds since the phase at work began: since the phase before it was written down."""
-    k, _ = run.current()
+    """Seconds since the phase at work began: since the phase before it was written down.
+
+    Raises ValueError if no phase is left.
+    """
+    if (at_work := run.current()) is None:
+        raise ValueError(f"{run.folder}: all rounds are measured")
+    k, _ = at_work
     names = [".lock", "config.json", f"round_{k - 1}/times.jsonl", f"round_{k}/times.jsonl"]
     marks = [path.stat().st_mtime for name in names if (path := run.folder / name).exists()]
     return max(0.0, time.time() - max(marks)) if marks else 0.0
@@ -162,9 +167,9 @@ def progress(run: Follower) -> dict:
     round, phase; elapsed: seconds; fraction: in [0, 1], left: seconds, both None if unknown;
     estimated: are they guesses?; words: the same for a reader.
     """
-    if run.current() is None:
+    if (at_work := run.current()) is None:
         return {}
-    k, phase = run.current()
+    k, phase = at_work
     elapsed = elapsed_seconds(run)
     now = dict(round=k, phase=phase, elapsed=elapsed, fraction=None, left=None, estimated=True)
     if phase == "search":

@@ -7,6 +7,7 @@ __all__ = ['GAP', 'FOOT', 'tree_size', 'title_lines', 'empty_sheet', 'tree_text'
 
 # %% ../../nbs/06_seeing_trees.ipynb #ca29f912
 import textwrap
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -42,16 +43,16 @@ def empty_sheet(sizes, titles, over: str = "") -> tuple:
     above = 0.2 * len(top) + 0.06 if top else 0.0
     high = tall + FOOT + above + 0.15 + 0.16 * max(map(len, heads), default=0)
     figure = Figure(figsize=(total, high))
-    style = dict(fontsize=9, va="top", color=INK, parse_math=False)
-    figure.text(0.05 / total, 1 - 0.08 / high, "\n".join(top), **style)
+    write = partial(figure.text, fontsize=9, va="top", color=INK, parse_math=False)
+    write(0.05 / total, 1 - 0.08 / high, "\n".join(top))
     axes = []
     left = 0.0
     for lines, (w, h) in zip(heads, sizes, strict=True):
         y = 1 - (above + 0.08) / high
-        figure.text((left + 0.05) / total, y, "\n".join(lines), **style)
-        axes.append(figure.add_axes([left / total, (FOOT + tall - h) / high, w / total, h / high]))
+        write((left + 0.05) / total, y, "\n".join(lines))
+        axes.append(figure.add_axes((left / total, (FOOT + tall - h) / high, w / total, h / high)))
         left += w + GAP
-    draw_legend(figure.add_axes([0, 0, 1, FOOT / high]))
+    draw_legend(figure.add_axes((0, 0, 1, FOOT / high)))
     return figure, axes
 
 # %% ../../nbs/06_seeing_trees.ipynb #9c4836ef

@@ -109,7 +109,7 @@ def node_of(tree, steps) -> int | None:
     """Id of the node that ends these steps, None if the tree has none; an id is passed through."""
     if isinstance(steps, int):
         return steps if 0 <= steps < len(tree.nodes) else None
-    at = 0
+    at: int | None = 0
     for step in steps:
         at = next((c for c in tree.nodes[at].children or [] if tree.nodes[c].step == step), None)
         if at is None:

@@ -9,12 +9,14 @@ __all__ = ['SharedBase', 'AdapterPolicy', 'rows_within', 'fine_tune_adapter', 's
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..policy.policy import Policy
 from ..policy.presets import ModelError
@@ -48,7 +50,8 @@ class SharedBase:
         )
         self.peft = get_peft_model(model, self.config, adapter_name="policy").eval()
         self.config.base_model_name_or_path = self.source  # peft has put the folder there
-        self.model = self.peft.get_base_model()  # the model itself, with LoRA layers in place
+        # The model itself, with LoRA layers in place.
+        self.model = cast(PreTrainedModel, self.peft.get_base_model())
         self.active = "policy"
         self.fresh("policy")
 
@@ -73,7 +76,7 @@ class SharedBase:
                 self.peft.add_adapter(name, self.config)
             else:
                 for module in self.peft.modules():
-                    if name in getattr(module, "lora_A", {}):
+                    if isinstance(module, LoraLayer) and name in module.lora_A:
                         module.reset_lora_parameters(name, True)
         self.use(name)
 

@@ -47,8 +47,8 @@ def inner_matrices(
 
     Embeddings and the vocabulary head are not among them.
     """
-    outer = [model.get_input_embeddings(), model.get_output_embeddings()]
-    outer = {id(m.weight) for m in outer if m is not None}
+    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+    outer = {id(m.weight) for m in embeddings if m is not None}
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     return [m.weight for m in linear if id(m.weight) not in outer]
 
