@@ -1,31 +1,37 @@
-"""Arms of the loop: what they change, what they leave alone, and that the loop is itself again afterwards."""
+"""Arms of the loop: what they change, what they leave alone, and what they leave on disk."""
 
 import inspect
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from standin import StandIn
 
-import rstar_nb.evolve.loop as loop
+import rstar_nb.evolve.ablations as ablations
+import rstar_nb.evolve.arms as arms_module
 from rstar_nb.answers.judge import is_equivalent
 from rstar_nb.evolve.ablations import arm_table, run_arms
 from rstar_nb.evolve.arms import (
     ARMS,
     RandomPPM,
     majority_problems,
-    parts_of_loop,
     sampled_trees,
     tokens_per_tree,
     tree_of_samples,
     with_noise,
 )
+from rstar_nb.evolve.curriculum import training_problems
+from rstar_nb.evolve.loop import Loop
+from rstar_nb.evolve.run import Run
+from rstar_nb.evolve.searching import search_phase, search_wave
 from rstar_nb.evolve.settings import Settings
-from rstar_nb.executor.result import Result
+from rstar_nb.evolve.tiny import TinyModels
+from rstar_nb.executor.pool import Result
 from rstar_nb.policy.steps import Candidate
+from rstar_nb.problems.files import Problem
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.problems.problem import Problem
-from rstar_nb.reward.pairs import preference_pairs
+from rstar_nb.reward.model import preference_pairs
+from rstar_nb.search.agent import Agent
 from rstar_nb.search.tree import (
     ROOT,
     Tree,
@@ -39,25 +45,27 @@ from rstar_nb.show.arms import plot_arms
 from rstar_nb.store import StoreError, append_lines, read_lines, write_lines
 
 PROBLEMS = generate(12, "train", seed=2)
-MICRO = Settings(
-    rounds=1,
-    problems=(8,),
-    trees=(4,),
-    min_level=(1,),
-    max_level=(1,),
-    wave=8,
-    candidates=(3,),
-    seed_solutions=60,
-    base_steps=(4, 1),
-    sft_at_least=3,
-    sft_at_most=3,
-    ppm_steps=(2,),
-    test_problems=4,
-    ood_problems=2,
-    search_problems=2,
-    eval_rollouts=2,
-    eval_candidates=2,
-    workers=1,
+MICRO = Settings().with_values(
+    {
+        "rounds": 1,
+        "base.examples": 60,
+        "base.num_steps": (4, 1),
+        "problems.number": (8,),
+        "problems.min_level": (1,),
+        "problems.max_level": (1,),
+        "search.trees": (4,),
+        "search.wave": 8,
+        "search.candidates": (3,),
+        "sft.min_num_steps": 3,
+        "sft.max_num_steps": 3,
+        "reward.num_steps": (2,),
+        "evaluation.problems": 4,
+        "evaluation.ood_problems": 2,
+        "evaluation.search_problems": 2,
+        "evaluation.rollouts": 2,
+        "evaluation.candidates": 2,
+        "machine.workers": 1,
+    }
 )
 
 
@@ -79,14 +87,20 @@ class Calculator:
         ]
 
 
-class Run:
-    """As much of a run as the parts look at."""
+class Policy(StandIn):
+    def encode(self, question, steps=()):
+        return " ".join([question, *steps]).split()
 
-    def __init__(self, folder, settings=Settings(), executor=None):
-        self.folder, self.settings, self.executor = folder, settings, executor or Calculator()
 
-    round, phase, quiet = loop.Run.round, loop.Run.phase, True
-    console = None
+class Models(TinyModels):
+    """Models whose policy is a stand-in."""
+
+    def load_policy(self, folder):
+        return Policy(PROBLEMS)
+
+
+def run_in(folder, settings=Settings()):
+    return Run(folder, settings, Calculator(), Models(), quiet=True)
 
 
 def test_samples_become_a_tree_in_which_each_program_that_ran_is_a_rollout():
@@ -138,8 +152,7 @@ def test_samples_become_a_tree_in_which_each_program_that_ran_is_a_rollout():
 def full_arm(folder, tokens):
     """A finished round of a full arm: a straight tree of 10 tokens and grown ones."""
     (folder / "round_1").mkdir(parents=True)
-    straight, rows = Tree("s", "?", tokens=10, events=[dict(kind="expand")]), []
-    rows.append(tree_to_json(straight))
+    rows = [tree_to_json(Tree("s", "?", tokens=10, events=[dict(kind="expand")]))]
     rows += [
         tree_to_json(Tree(f"g{t}", "?", tokens=t, events=[dict(kind="select")])) for t in tokens
     ]
@@ -156,20 +169,20 @@ def test_the_budget_is_what_the_full_arm_spent_on_a_grown_tree(tmp_path):
 
 def test_sampling_spends_the_budget_and_not_more_than_a_sample_over_it(tmp_path):
     full_arm(tmp_path / "full", [110, 150])
-    policy = StandIn(PROBLEMS)
-    trees = sampled_trees(Run(tmp_path), 1, PROBLEMS, policy, None, tmp_path / "full")
-    for p, t in zip(PROBLEMS, trees):
+    run, agent = run_in(tmp_path), Agent(StandIn(PROBLEMS), Calculator())
+    trees = sampled_trees(run, 1, PROBLEMS, agent, tmp_path / "full")
+    for p, t in zip(PROBLEMS, trees, strict=True):
         check_invariants(t)
         longest = len("\n\n".join(gold_program(p.id)).split()) + 2 * 9
         assert t.problem_id == p.id and 120 <= t.tokens < 120 + longest
-    again = sampled_trees(Run(tmp_path), 1, PROBLEMS[3:5], policy, None, tmp_path / "full")
+    again = sampled_trees(run, 1, PROBLEMS[3:5], agent, tmp_path / "full")
     assert again == trees[3:5], "a problem's samples depend on the others in its wave"
 
 
 def test_noise_is_wrong_repeats_and_has_its_share():
     many = generate(600, "train")
     noisy = [with_noise(p, 0.3, 1) for p in many]
-    changed = [not is_equivalent(b.answer, a.answer) for a, b in zip(many, noisy)]
+    changed = [not is_equivalent(b.answer, a.answer) for a, b in zip(many, noisy, strict=True)]
     assert 0.24 < sum(changed) / len(many) < 0.36
     assert changed == [a != b for a, b in zip(many, noisy)], (
         "a reference was replaced by an equal one"
@@ -181,35 +194,20 @@ def test_noise_is_wrong_repeats_and_has_its_share():
 
 
 def test_majority_labels_do_not_look_at_references_and_are_kept(tmp_path, monkeypatch):
-    class Policy(StandIn):
-        def encode(self, question, steps=()):
-            return " ".join([question, *steps]).split()
-
-    monkeypatch.setattr(
-        "rstar_nb.ablations.Policy",
-        type("Loader", (), {"load": staticmethod(lambda folder: Policy(PROBLEMS))}),
-    )
     labelled = []
     for name, answers in (("true", [p.answer for p in PROBLEMS]), ("lies", ["77"] * len(PROBLEMS))):
-        run = Run(tmp_path / name)
-        from rich.console import Console
-
-        run.console = Console(quiet=True)
-        given = [replace(p, answer=a) for p, a in zip(PROBLEMS, answers)]
-        labelled.append(majority_problems(run, 1, lambda run, round: given))
-        monkeypatch.setattr(
-            "rstar_nb.ablations.gather_samples",
-            lambda *a, **k: pytest.fail("labels were computed again"),
-        )
-        assert majority_problems(run, 1, lambda run, round: given) == labelled[-1]
-        monkeypatch.undo()
-        monkeypatch.setattr(
-            "rstar_nb.ablations.Policy",
-            type("Loader", (), {"load": staticmethod(lambda folder: Policy(PROBLEMS))}),
-        )
-    assert [p.answer for p in labelled[0]] == [p.answer for p in labelled[1]] and len(
-        {p.answer for p in labelled[0]}
-    ) > 1
+        run = run_in(tmp_path / name)
+        drawn = [replace(p, answer=a) for p, a in zip(PROBLEMS, answers, strict=True)]
+        labelled.append(majority_problems(run, 1, lambda run, k: drawn))
+        with monkeypatch.context() as context:
+            context.setattr(
+                arms_module,
+                "gather_samples",
+                lambda *args, **options: pytest.fail("labels were computed again"),
+            )
+            assert majority_problems(run, 1, lambda run, k: drawn) == labelled[-1]
+    first, second = ([p.answer for p in problems] for problems in labelled)
+    assert first == second and len(set(first)) > 1
     counts = {r["true"] for r in read_lines(tmp_path / "lies" / "round_1" / "labels.jsonl")}
     assert counts == {False}
 
@@ -221,54 +219,165 @@ def test_a_random_ppm_has_no_opinion_that_follows_from_quality():
     assert -1 <= min(scores) and max(scores) <= 1 and abs(sum(scores) / len(scores)) < 0.05
 
 
+def as_it_is_called(part, name):
+    """Bind a part's arguments as the loop calls it."""
+    calls = dict(
+        problems=("run", 1),
+        search=("run", 1, [], "agent"),
+        select=("run", 1),
+        fine_tune=("run", 1),
+        fit_reward=("run", 1, "policy"),
+        measure=("run", 1, "agent"),
+    )
+    inspect.signature(part).bind(*calls[name])
+
+
 @pytest.mark.parametrize("arm", ARMS.values(), ids=lambda a: a.name)
 def test_an_arm_fits_the_loop(arm, tmp_path):
-    replace(Settings(), **arm.settings(Settings()))
-    for name, part in arm.parts(tmp_path).items():
-        own = inspect.signature(getattr(loop, name))
-        if name != "tiny_model":
-            inspect.signature(part).bind(
-                *own.parameters
-            )  # it can be called as the loop calls its own
-        else:
-            assert sum(p.numel() for p in part(64).parameters()) != sum(
-                p.numel() for p in loop.tiny_model(64).parameters()
-            )
-    assert arm.name == "full" or arm.settings(Settings()) or arm.parts(tmp_path)
+    changed = arm.settings(Settings())
+    Settings().with_values(changed)
+    loop = arm.loop(Loop(), tmp_path)
+    names = [f.name for f in fields(Loop)]
+    for name in names:
+        as_it_is_called(getattr(loop, name), name)
+    parts = [name for name in names if getattr(loop, name) != getattr(Loop(), name)]
+    grown = arm.models != TinyModels()
+    if grown:
+        size, default = (
+            sum(p.numel() for p in models.make_model(64).parameters())
+            for models in (arm.models, TinyModels())
+        )
+        assert size > 2 * default if "larger" in arm.name else 2 * size < default
+    # An arm changes one thing: settings, a part of the loop, or the models.
+    assert bool(changed) + len(parts) + grown == (arm.name != "full")
+
+
+def test_what_each_arm_changes(tmp_path):
+    def changed(name):
+        loop = ARMS[name].loop(Loop(), tmp_path)
+        return [f.name for f in fields(Loop) if getattr(loop, f.name) != getattr(Loop(), f.name)]
+
+    searching = ("best_of_n", "whole_step", "gold", "random_prm")
+    assert all(changed(name) == ["search"] for name in searching)
+    assert all(changed(n) == ["problems"] for n in ("no_execution", "noisy_10", "noisy_30"))
+    untouched = ("full", "no_prm", "no_loop", "smaller_model", "larger_model")
+    assert all(changed(name) == [] for name in untouched)
+    assert {arm.name for arm in ARMS.values() if arm.needs_full} == {"best_of_n", "whole_step"}
+
+
+def test_the_loop_is_as_it_was_after_an_arm(tmp_path):
+    before = Loop()
+    for arm in ARMS.values():
+        arm.loop(before, tmp_path)
+    assert before == Loop() and before.problems is training_problems
+    assert before.search is search_phase
+    with pytest.raises(FrozenInstanceError):
+        before.search = len
+    with pytest.raises(TypeError):
+        replace(before, grow_tree=len)
+
+
+def searched_by(arm, run, problems, agent):
+    """The trees in search.jsonl after the search of an arm's loop."""
+    loop = ARMS[arm].loop(Loop(), run.folder / "full")
+    loop.search(run, 1, problems, agent)
+    return [tree_from_json(row) for row in read_lines(run.folder / "round_1" / "search.jsonl")]
+
+
+@pytest.fixture
+def all_grown():
+    """Settings in which every problem gets a tree, and nothing needs a real model."""
+    return Settings().with_values({"search.discrepancies": (0,), "search.trees": (12,)})
+
+
+def test_an_arms_samples_take_the_place_of_grown_trees(all_grown, tmp_path):
+    agent = Agent(StandIn(PROBLEMS), Calculator())
+    for arm, whole in (("best_of_n", False), ("whole_step", True)):
+        run = run_in(tmp_path / arm, all_grown)
+        full_arm(run.folder / "full", [110, 150])
+        trees = searched_by(arm, run, PROBLEMS, agent)
+        first = search_wave(run, 1, PROBLEMS, agent, (0, 0))[0]
+        samples = sampled_trees(run, 1, PROBLEMS, agent, run.folder / "full", whole)
+        for t, cheap, sampled in zip(trees, first, samples, strict=True):
+            assert t.tokens == cheap.tokens + sampled.tokens
+            assert len(t.nodes) in (len(sampled.nodes), len(cheap.nodes))
+        sizes = {len(x["steps"]) for s in samples for x in trajectories(s)}
+        assert sizes == {1} if whole else len(sizes) > 1
+
+
+def test_gold_programs_take_the_place_of_greedy_ones(all_grown, tmp_path):
+    agent = Agent(StandIn(PROBLEMS), GoldRuns())
+    none_grown = {"search.trees": (0,), "search.solved_trees": (0,)}
+    run = run_in(tmp_path, all_grown.with_values(none_grown))
+    trees = searched_by("gold", run, PROBLEMS, agent)
+    for p, t in zip(PROBLEMS, trees, strict=True):
+        (end,) = trajectories(t)
+        assert end["steps"] == gold_program(p.id) and end["correct"] and t.tokens == 0
+    rows = read_lines(tmp_path / "round_1" / "search.jsonl")
+    assert {r["solved_by"] for r in rows} == {"greedy"}
+
+
+class GoldRuns:
+    """An executor in which the gold programs give the references, and nothing else runs."""
+
+    answers = {"\n\n".join(gold_program(p.id)): p.answer for p in PROBLEMS}
+
+    def run(self, programs):
+        return [
+            result("ok", self.answers[p]) if p in self.answers else result("error")
+            for p in programs
+        ]
+
+
+def test_a_random_ppm_searches_round_one_and_no_other(all_grown, tmp_path, monkeypatch):
+    agents = []
+
+    def noted(run, k, problems, agent):
+        agents.append(agent)
+
+    monkeypatch.setattr(arms_module, "search_phase", noted)
+    search = ARMS["random_prm"].loop(Loop(), tmp_path).search
+    own = Agent(StandIn(PROBLEMS), Calculator(), "the run's PPM")
+    for k in (1, 2):
+        search(run_in(tmp_path, all_grown), k, PROBLEMS, own)
+    assert isinstance(agents[0].ppm, RandomPPM) and agents[0].policy is own.policy
+    assert agents[1] is own
+
+
+def test_wrong_references_join_the_problems_the_loop_would_have_drawn(tmp_path):
+    run = run_in(tmp_path, MICRO)
+    drawn = training_problems(run, 1)
+    for name, share in (("noisy_10", 0.1), ("noisy_30", 0.3)):
+        noisy = ARMS[name].loop(Loop(), tmp_path).problems(run, 1)
+        assert noisy == [with_noise(p, share, run.settings.seed) for p in drawn]
 
 
 def test_no_loop_spends_as_much_as_all_rounds():
-    s = Settings(
-        problems=(10, 20, 30, 40),
-        trees=(1, 2, 3, 4),
-        solved_trees=(1,),
-        sft_at_least=5,
-        sft_at_most=7,
-        ppm_steps=(3,),
+    s = Settings().with_values(
+        {
+            "problems.number": (10, 20, 30, 40),
+            "search.trees": (1, 2, 3, 4),
+            "search.solved_trees": (1,),
+            "sft.min_num_steps": 5,
+            "sft.max_num_steps": 7,
+            "reward.num_steps": (3,),
+        }
     )
-    one = replace(s, **ARMS["no_loop"].settings(s))
-    assert (
-        one.rounds,
-        one.of("problems", 1),
-        one.of("trees", 1),
-        one.sft_at_least,
-        one.sft_at_most,
-        one.ppm_steps,
-    ) == (1, 100, 10, 20, 28, (12,))
-    assert one.of("solved_trees", 1) == 4
-    assert (one.of("min_level", 1), one.of("max_level", 1)) == (min(s.min_level), max(s.max_level))
+    one = s.with_values(ARMS["no_loop"].settings(s))
+    problems, search = one.problems.in_round(1), one.search.in_round(1)
+    assert (one.rounds, problems.number, search.trees, search.solved_trees) == (1, 100, 10, 4)
+    assert (one.sft.min_num_steps, one.sft.max_num_steps) == (20, 28)
+    assert one.reward.num_steps == (12,)
+    assert (problems.min_level, problems.max_level) == (
+        min(s.problems.min_level),
+        max(s.problems.max_level),
+    )
 
 
-def test_the_loop_is_itself_again_after_an_arm_even_if_it_fails():
-    own = loop.grow_trees
-    with pytest.raises(KeyError):
-        with parts_of_loop(dict(grow_trees=len)):
-            assert loop.grow_trees is len
-            raise KeyError
-    assert loop.grow_trees is own
-    with pytest.raises(AttributeError):
-        with parts_of_loop(dict(grow_tree=len)):
-            pass
+def test_no_prm_leaves_every_rounds_search_without_one():
+    s = Settings()
+    changed = s.with_values(ARMS["no_prm"].settings(s))
+    assert changed.search.ppm_from > s.rounds and changed.reward == s.reward
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +399,9 @@ def test_arms_run_leave_records_and_spend_alike(arms):
     )
     budget = tokens_per_tree(full["folder"], 1)
     trees = [r for r in read_lines(out / "best_of_n" / "seed_3" / "round_1" / "search.jsonl")]
-    grown = sorted(trees, key=lambda r: -r["tokens"])[: MICRO.of("trees", 1)]
+    num_grown = MICRO.search.in_round(1).trees
+    grown = sorted(trees, key=lambda r: -r["tokens"])[:num_grown]
+    assert len(grown) == num_grown
     assert all(r["tokens"] >= budget for r in grown)
     assert (
         "label_accuracy" in labels and labels["label_tokens"] > 0 and "label_accuracy" not in full
@@ -300,7 +411,7 @@ def test_arms_run_leave_records_and_spend_alike(arms):
 
 def test_finished_arms_are_kept_and_the_table_is_drawn(arms, monkeypatch):
     out, rows = arms
-    monkeypatch.setattr(loop, "evolve", lambda *a, **k: pytest.fail("an arm was run again"))
+    monkeypatch.setattr(ablations, "evolve", lambda *a, **k: pytest.fail("an arm was run again"))
     assert (
         run_arms(out, ["best_of_n", "no_execution"], [3], MICRO, quiet=True)
         == rows

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 def rstar(*args):
     done = subprocess.run(
-        [sys.executable, "-c", "from rstar_nb.cli import main; main()", *args],
+        [sys.executable, "-c", "from rstar_nb.cli.main import main; main()", *args],
         capture_output=True,
         text=True,
     )
@@ -17,7 +18,7 @@ def rstar(*args):
 @pytest.mark.parametrize(
     "args, message",
     [
-        (("evolve", "--set", "rollout=3"), "unknown setting 'rollout=3'"),
+        (("evolve", "--set", "rollout=3"), "unknown setting 'rollout'; did you mean"),
         (("evolve", "--out", "OUT", "--resume"), "start the run without --resume"),
         (
             (
@@ -26,11 +27,11 @@ def rstar(*args):
                 "OUT",
                 "--quiet",
                 "--set",
-                "test_file=OUT/none.jsonl",
+                "problems.test_file=OUT/none.jsonl",
                 "--set",
-                "base_steps=1,1",
+                "base.num_steps=1,1",
                 "--set",
-                "seed_solutions=12",
+                "base.examples=12",
             ),
             "no such file",
         ),
@@ -49,15 +50,25 @@ def test_doctor_names_the_isolation():
     assert code == 0 and "torch" in out and "layers:" in out
 
 
-def test_settings_lists_every_setting():
-    import dataclasses
+def test_debug_shows_where_an_error_came_from(tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    code, out, err = rstar("report", nowhere, "--debug")
+    assert code != 0 and "Traceback (most recent call last)" in err
+    assert "FileNotFoundError" in err and "in report" in err and f"{nowhere}: no metrics" in err
+    code, out, err = rstar("report", nowhere)
+    assert code == 1 and err.startswith(f"error: {nowhere}: no metrics.jsonl")
+    assert err.count("\n") == 1 and "Traceback" not in err
 
+
+def test_settings_lists_every_setting_with_its_range():
     from rstar_nb.evolve.settings import Settings
 
     code, out, err = rstar("settings")
-    assert code == 0 and {f.name for f in dataclasses.fields(Settings)} <= {
-        line.split("=")[0] for line in out.splitlines()
-    }
+    lines = {line.split("=")[0]: line for line in out.splitlines()}
+    assert code == 0 and list(lines) == list(Settings().values())
+    assert lines["search.candidates"].startswith("search.candidates=3 ")
+    assert lines["search.candidates"].endswith("(1 or more)")
+    assert lines["sft.start_from"].endswith("(one of base, previous)")
 
 
 # --- pretrained models: a small random base in a folder stands in for one from the hub
@@ -101,6 +112,36 @@ def base(tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("--set", "search.rollouts"), "write NAME=VALUE"),
+        (
+            ("--set", "search.candidates=0"),
+            "search.candidates=0 is out of range; it must be 1 or more",
+        ),
+        (
+            ("--set", "search.temperature=-1"),
+            "search.temperature=-1.0 is out of range; it must be 0 or more",
+        ),
+        (
+            ("--set", "search.rollouts=8,0"),
+            "search.rollouts=0 is out of range; it must be 1 or more",
+        ),
+        (("--rounds", "-1"), "rounds=-1 is out of range; it must be 0 or more"),
+        (("--seed", "-1"), "seed=-1 is out of range; it must be 0 or more"),
+        (
+            ("--set", "problems.train_file=train.jsonl"),
+            "problems.train_file without problems.test_file",
+        ),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_one_clear_line(here, tmp_path, args, message):
+    code, out, err = here("evolve", "--out", tmp_path / "out", *args)
+    assert code == 1 and message in err and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def here(monkeypatch, capsys):
     """`rstar` in this process: (exit code, stdout, stderr)."""
@@ -117,31 +158,33 @@ def here(monkeypatch, capsys):
 
 
 def small(base, **changes):
-    settings = dict(
-        seed_solutions=6,
-        base_steps="1,0",
-        rounds=1,
-        problems=4,
-        wave=4,
-        rollouts=1,
-        more_rollouts="1,1",
-        candidates=2,
-        max_depth=2,
-        sft_passes=0.1,
-        sft_at_least=1,
-        sft_at_most=1,
-        ppm_steps=1,
-        batch_size=2,
-        pair_batch=2,
-        test_problems=3,
-        search_problems=2,
-        eval_rollouts=1,
-        eval_candidates=2,
-        workers=1,
-        problem_file=base / "train.jsonl",
-        test_file=base / "test.jsonl",
-    )
-    return [x for k, v in {**settings, **changes}.items() for x in ("--set", f"{k}={v}")]
+    """`--set NAME=VALUE` for a run of seconds; `search_rollouts=2` changes search.rollouts."""
+    settings = {
+        "base.examples": 6,
+        "base.num_steps": "1,0",
+        "rounds": 1,
+        "problems.number": 4,
+        "search.wave": 4,
+        "search.rollouts": 1,
+        "search.more_rollouts": "1,1",
+        "search.candidates": 2,
+        "search.max_depth": 2,
+        "sft.passes": 0.1,
+        "sft.min_num_steps": 1,
+        "sft.max_num_steps": 1,
+        "reward.num_steps": 1,
+        "sft.batch_size": 2,
+        "reward.batch_size": 2,
+        "evaluation.problems": 3,
+        "evaluation.search_problems": 2,
+        "evaluation.rollouts": 1,
+        "evaluation.candidates": 2,
+        "machine.workers": 1,
+        "problems.train_file": base / "train.jsonl",
+        "problems.test_file": base / "test.jsonl",
+    }
+    settings.update({name.replace("_", ".", 1): value for name, value in changes.items()})
+    return [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +203,8 @@ def test_a_presets_settings_yield_to_the_users(run, base):
 
     config = json.loads((run / "config.json").read_text())
     assert config["preset"] == str(base)
-    assert (
-        config["settings"]["batch_size"] == 2
-        and config["settings"]["ppm_lr"] == preset(str(base)).settings["ppm_lr"] != 5e-4
-    )
+    assert config["settings"]["sft"]["batch_size"] == 2
+    assert config["settings"]["reward"]["lr"] == preset(str(base)).settings["reward.lr"] != 5e-4
     assert (run / "round_1" / "policy" / "adapter_model.safetensors").is_file()
 
 
@@ -174,6 +215,57 @@ def test_resume_takes_the_preset_from_the_folder(run, here):
         len(json.loads(out.splitlines()[-1])["rounds"]) == 3
         and (run / "round_2" / "policy" / "adapter_model.safetensors").is_file()
     )
+
+
+def test_resume_from_python_takes_the_recorded_presets_models(run, monkeypatch):
+    import rstar_nb.evolve.loop as loop
+    from rstar_nb.evolve.loop import evolve
+    from rstar_nb.evolve.pretrained import PretrainedModels
+
+    taken = []
+    begin = loop.Run
+
+    def noted(folder, settings, executor, models, quiet=False):
+        taken.append(models)
+        return begin(folder, settings, executor, models, quiet)
+
+    monkeypatch.setattr(loop, "Run", noted)
+    before = (run / "config.json").read_text()
+    evolve(run, resume=True, quiet=True)  # the run is finished: nothing is trained
+    (models,) = taken
+    assert isinstance(models, PretrainedModels)
+    assert models.preset.name == json.loads(before)["preset"]
+    assert (run / "config.json").read_text() == before
+
+
+def test_a_round_added_from_python_is_the_recorded_presets(run, tmp_path):
+    from dataclasses import replace
+
+    from rstar_nb.evolve.loop import evolve, load_settings
+
+    again = shutil.copytree(run, tmp_path / "again")
+    settings = replace(load_settings(again), rounds=load_settings(again).rounds + 1)
+    metrics = evolve(again, settings, resume=True, quiet=True)
+    assert len(metrics) == settings.rounds + 1
+    last = again / f"round_{settings.rounds}"
+    assert (last / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_other_models_are_refused_from_python(run):
+    from types import SimpleNamespace
+
+    from rstar_nb.evolve.loop import evolve
+    from rstar_nb.evolve.tiny import TinyModels
+    from rstar_nb.store import StoreError
+
+    recorded = json.loads((run / "config.json").read_text())["preset"]
+    before = {p: p.read_bytes() for p in run.glob("*.json*")}
+    other = SimpleNamespace(preset=SimpleNamespace(name="smollm2-135m"))
+    for models, name in ((TinyModels(), "tiny"), (other, "smollm2-135m")):
+        message = f"started with the models of preset {recorded}, not {name}"
+        with pytest.raises(StoreError, match=message):
+            evolve(run, resume=True, quiet=True, models=models)
+    assert {p: p.read_bytes() for p in run.glob("*.json*")} == before
 
 
 def test_another_preset_is_refused_on_resume(run, here):
@@ -250,7 +342,7 @@ def test_a_preset_that_cannot_be_used_is_said_at_once(
 ):
     import torch
 
-    import rstar_nb.policy.presets as models
+    import rstar_nb.policy.weights as models
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for k, v in patch.items():
@@ -275,7 +367,9 @@ def test_a_bad_problem_file_is_said_before_weights_are_looked_for(here, base, tm
         "--out",
         tmp_path / "out",
         "--set",
-        f"problem_file={tmp_path}/none.jsonl",
+        f"problems.train_file={tmp_path}/none.jsonl",
+        "--set",
+        f"problems.test_file={base}/test.jsonl",
     )
     assert code == 1 and "none.jsonl: no such file" in err
     (tmp_path / "out").mkdir()

@@ -6,16 +6,28 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from standin import StandIn
 
-from rstar_nb.evolve.curriculum import draw_weights
-from rstar_nb.evolve.loop import evolve, load_settings
-from rstar_nb.evolve.settings import Settings, parse_settings
+from rstar_nb.evolve.curriculum import draw_weights, training_problems
+from rstar_nb.evolve.curriculum import test_problems as held_out_problems
+from rstar_nb.evolve.loop import agreed_settings, evolve, load_settings, write_config
+from rstar_nb.evolve.measuring import answer_phase, measured_splits
+from rstar_nb.evolve.run import Run
+from rstar_nb.evolve.searching import is_solved, search_wave
+from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
+from rstar_nb.evolve.tiny import TinyModels
+from rstar_nb.executor.pool import Result
+from rstar_nb.problems.files import Problem, save_problems
 from rstar_nb.problems.generator import split_of
 from rstar_nb.problems.templates import SUBJECTS
-from rstar_nb.store import StoreError, is_complete, read_lines
+from rstar_nb.search.agent import Agent
+from rstar_nb.store import StoreError, is_complete, read_lines, write_lines
 
 HERE = Path(__file__).parent
 
@@ -31,7 +43,7 @@ def run(folder, *where, **env):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A run folder with its weak base trained; the runs that are killed below start from a copy of it."""
+    """A run folder with its weak base trained; the killed runs below start from a copy of it."""
     folder = tmp_path_factory.mktemp("base") / "run"
     killed = run(folder, "search", "1")  # stops as the first round's search begins
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -136,7 +148,7 @@ def test_a_record_of_another_version_is_refused(untouched, tmp_path):
 def test_no_held_out_question_among_training_rows():
     from rstar_nb.evolve.tiny import renumbered, seed_rows
 
-    settings = Settings(seed_solutions=200)
+    settings = Settings().with_values({"base.examples": 200})
     first = seed_rows(settings, 1)
     rows = seed_rows(settings, 6) + renumbered(first, 6, 3)
     assert {split_of(r["question"], 1) for r in rows} == {"train"}
@@ -159,7 +171,7 @@ def test_the_first_pass_leaves_whole_trees(untouched):
     from rstar_nb.search.tree import check_invariants, replay, tree_from_json
 
     lines = read_lines(untouched / "round_1" / "search.jsonl")
-    trees = [tree_from_json(l) for l in lines]
+    trees = [tree_from_json(line) for line in lines]
     straight = [
         t for t in trees if t.rollouts == 1 and all(len(n.children or []) <= 1 for n in t.nodes)
     ]
@@ -177,59 +189,54 @@ def test_a_finished_run_is_left_alone(untouched):
 
 
 def test_settings_are_recorded_and_must_agree(untouched):
-    found = load_settings(untouched)
-    assert found.problems == (24,) and found.rounds == 2
-    with pytest.raises(StoreError, match="other settings .*lr"):
-        load_settings(untouched, Settings(**{**found.__dict__, "lr": 1.0}))
-    assert load_settings(untouched, Settings(**{**found.__dict__, "rounds": 3})).rounds == 3
+    recorded = load_settings(untouched)
+    assert recorded.problems.number == (24,) and recorded.rounds == 2
+    assert agreed_settings(untouched, None) == recorded
+    with pytest.raises(StoreError, match=r"other settings \(sft\.lr, reward\.lr\)"):
+        other = recorded.with_values({"sft.lr": 1.0, "reward.lr": 1.0})
+        agreed_settings(untouched, other)
+    more = replace(recorded, rounds=3)
+    assert agreed_settings(untouched, more) == more
     with pytest.raises(StoreError, match="a run of 2 rounds"):
-        load_settings(untouched, Settings(**{**found.__dict__, "rounds": 1}))
+        agreed_settings(untouched, replace(recorded, rounds=1))
     assert {"cpu", "torch", "torch_threads"} <= set(
         json.loads((untouched / "config.json").read_text())["machine"]
     )
 
 
 def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
-    import rstar_nb.evolve.loop as evolve
+    import rstar_nb.evolve.tiny as tiny
     import rstar_nb.problems.generator as problems
-
-    def forbidden(id):
-        raise AssertionError("a gold program was read")
-
-    for module in (problems, evolve):
-        monkeypatch.setattr(module, "gold_program", forbidden)
-    from rstar_nb.evolve.run import Run
-    from rstar_nb.evolve.searching import is_solved, search_wave
     from rstar_nb.executor.pool import Executor
     from rstar_nb.policy.policy import Policy
 
+    def forbidden(problem_id):
+        raise AssertionError("a gold program was read")
+
+    for module in (problems, tiny):
+        monkeypatch.setattr(module, "gold_program", forbidden)
     settings = load_settings(untouched)
+    policy = Policy.load(untouched / "round_2" / "policy")
     with Executor(workers=1, preload=()) as executor:
-        trees, solved_by = search_wave(
-            Run(untouched, settings, executor, quiet=True),
-            1,
-            problems.generate(4, levels=[1]),
-            Policy.load(untouched / "round_2" / "policy"),
-            None,
-            (4, 0),
-        )
+        run = Run(untouched, settings, executor, TinyModels(), quiet=True)
+        drawn = problems.generate(4, levels=[1])
+        trees, solved_by = search_wave(run, 1, drawn, Agent(policy, executor), (4, 0))
     assert [is_solved(t) for t in trees] == [by is not None for by in solved_by] and len(trees) == 4
 
 
 def test_what_is_solved_in_part_is_drawn_most():
     rows = [
-        dict(level=l, subject="story", solved=i < n)
-        for l, n in ((2, 9), (3, 3), (4, 0))
+        dict(level=level, subject="story", solved=i < n)
+        for level, n in ((2, 9), (3, 3), (4, 0))
         for i in range(9)
-    ] + [dict(level=2, subject="equation", solved=i < 2) for i in range(4)]
+    ]
+    rows += [dict(level=2, subject="equation", solved=i < 2) for i in range(4)]
     weights = draw_weights(rows, range(2, 6))
-    assert weights[2, "story"] == weights[4, "story"] == weights[5, "story"] == 0.05 and weights[
-        3, "story"
-    ] == pytest.approx(3**-0.5 * 2 / 3)
-    assert weights[3, "equation"] == pytest.approx(0.375) and weights[
-        4, "equation"
-    ] == pytest.approx(0.125**0.5 * 0.875)  # a quarter and an eighth solved, it supposes
-    assert set(weights) == {(l, s) for l in range(2, 6) for s in SUBJECTS}
+    assert weights[2, "story"] == weights[4, "story"] == weights[5, "story"] == 0.05
+    assert weights[3, "story"] == pytest.approx(3**-0.5 * 2 / 3)
+    assert weights[3, "equation"] == pytest.approx(0.375)  # a quarter solved, it supposes
+    assert weights[4, "equation"] == pytest.approx(0.125**0.5 * 0.875)  # and an eighth
+    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECTS}
 
 
 def test_resume_without_a_run(tmp_path):
@@ -237,15 +244,343 @@ def test_resume_without_a_run(tmp_path):
         evolve(tmp_path / "none", resume=True)
 
 
+# --- a run on somebody's own problems
+
+
+@pytest.fixture
+def own_problems(tmp_path):
+    """Settings with a file of twenty problems for training and one of five for measuring."""
+    save_problems([Problem(f"p{i}", f"{i} + 1?", str(i + 1)) for i in range(20)], tmp_path / "a")
+    save_problems([Problem(f"t{i}", f"{i} + 2?", str(i + 2)) for i in range(5)], tmp_path / "b")
+    return Settings().with_values(
+        {
+            "problems.train_file": str(tmp_path / "a"),
+            "problems.test_file": str(tmp_path / "b"),
+            "problems.number": (8,),
+            "problems.carry": 2,
+        }
+    )
+
+
+def searched(run, k, unsolved):
+    """The record of a round's search in which these problems stayed unsolved."""
+    rows = [
+        dict(problem_id=p.id, level=0, subject="", solved=p.id not in unsolved)
+        for p in training_problems(run, k)
+    ]
+    write_lines(run.folder_of(k) / "search.jsonl", rows)
+
+
+def names(problems):
+    return [p.id for p in problems]
+
+
+def test_unsolved_problems_of_a_file_are_carried_into_the_next_round(own_problems, tmp_path):
+    run = Run(tmp_path / "run", own_problems, None, TinyModels(), quiet=True)
+    first = training_problems(run, 1)
+    assert names(first) == [f"p{i}" for i in range(8)]
+    searched(run, 1, {"p1", "p4", "p6"})
+    second = training_problems(run, 2)
+    assert names(second) == [*(f"p{i}" for i in range(8, 16)), "p1", "p4"]
+    assert second[-2:] == [first[1], first[4]]
+    # Round 3 begins where round 2 ended, with fresh ones, and comes round to the beginning.
+    searched(run, 2, {"p4", "p1", "p9"})
+    third = names(training_problems(run, 3))
+    assert third == ["p16", "p17", "p18", "p19", "p0", "p1", "p2", "p3", "p9", "p4"]
+    run.settings = own_problems.with_values({"problems.carry": 0})
+    assert len(training_problems(run, 3)) == 8
+
+
+def test_unsolved_generated_problems_are_carried_too(tmp_path):
+    settings = Settings().with_values({"problems.number": (8,), "problems.carry": 2})
+    run = Run(tmp_path / "run", settings, None, TinyModels(), quiet=True)
+    first = training_problems(run, 1)
+    searched(run, 1, {first[3].id, first[5].id, first[7].id})
+    second = training_problems(run, 2)
+    assert len(second) == 10 and second[8:] == [first[3], first[5]]
+    assert not set(names(first)) & set(names(second[:8]))
+
+
+def test_a_training_file_without_a_test_file_is_refused(tmp_path):
+    save_problems([Problem("p", "1 + 1?", "2")], tmp_path / "p")
+    alone = {"problems.train_file": str(tmp_path / "p")}
+    with pytest.raises(ValueError, match="without problems.test_file") as refused:
+        Settings().with_values(alone)
+    assert "\n" not in str(refused.value)
+    both = {**alone, "problems.test_file": str(tmp_path / "p")}
+    assert names(held_out_problems(Settings().with_values(both))) == ["p"]
+    # A test file alone measures the generator's rounds on somebody's problems.
+    Settings().with_values({"problems.test_file": str(tmp_path / "p")})
+
+
+def test_the_order_in_which_the_two_files_are_given_does_not_matter():
+    given = ["problems.train_file=a", "problems.test_file=b"]
+    for order in (given, given[::-1]):
+        settings = Settings().with_values(parse_settings(order))
+        assert (settings.problems.train_file, settings.problems.test_file) == ("a", "b")
+
+
+# --- the progress of an evaluation
+
+
+class Bars(Run):
+    """A run that notes what its phases announced and how far they came."""
+
+    def __init__(self, *args):
+        super().__init__(*args, quiet=True)
+        self.totals = {}
+        self.reached = {}
+
+    @contextmanager
+    def phase(self, k, name, total):
+        self.totals[name] = total
+        self.reached[name] = 0
+
+        def advance(n=1):
+            self.reached[name] += n
+
+        yield advance
+
+
+class Same(StandIn):
+    """Proposes the gold step as often as it is asked: each tree holds one program."""
+
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
+        rows = super().propose(prefixes, k, seeds, temperature, top_k, whole)
+        return [[candidates[0]] * k for candidates in rows]
+
+
+class Scores:
+    def score(self, prefixes):
+        return [0.5] * len(prefixes)
+
+
+class Answers:
+    """An executor whose programs all run."""
+
+    def run(self, programs):
+        return [Result("ok", 1, "", None, 0.0) for _ in programs]
+
+
+@pytest.mark.parametrize("ppm, total", [(None, 12 + 4), (Scores(), 12 + 4 + 3 * (5 + 2))])
+def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
+    settings = Settings().with_values(
+        {
+            "rounds": 1,
+            "evaluation.problems": 12,
+            "evaluation.search_problems": 5,
+            "evaluation.ood_problems": 4,
+            "evaluation.ood_search_problems": 2,
+            "evaluation.rollouts": 3,
+            "evaluation.discrepancies": 0,
+        }
+    )
+    run = Bars(tmp_path, settings, Answers(), TinyModels())
+    problems = [p for _, drawn, _ in measured_splits(run, 1) for p in drawn]
+    answer_phase(run, 1, Agent(Same(problems, spoil=0), Answers(), ppm))
+    assert run.totals["evaluate"] == run.reached["evaluate"] == total
+    rows = read_lines(tmp_path / "round_1" / "eval.jsonl")
+    assert len(rows) == 16 + (7 if ppm else 0)
+
+
+# --- settings
+
+# For every setting with a range: a value outside, as --set takes it, and the range in words.
+OUT_OF_RANGE = {
+    "seed": ("-1", "0 or more"),
+    "rounds": ("-1", "0 or more"),
+    "base.examples": ("-1", "0 or more"),
+    "base.num_steps": ("-1,5", "0 or more"),
+    "base.levels": ("0", "1 or more"),
+    "problems.number": ("0", "1 or more"),
+    "problems.min_level": ("0", "1 or more"),
+    "problems.max_level": ("5,0", "1 or more"),
+    "problems.carry": ("-1", "0 or more"),
+    "search.wave": ("0", "1 or more"),
+    "search.discrepancies": ("-1", "0 or more"),
+    "search.trees": ("-1", "0 or more"),
+    "search.solved_trees": ("-1", "0 or more"),
+    "search.rollouts": ("0", "1 or more"),
+    "search.more_rollouts": ("0,5", "1 or more"),
+    "search.candidates": ("0", "1 or more"),
+    "search.temperature": ("-1", "0 or more"),
+    "search.top_k": ("-1", "0 or more"),
+    "search.wrong_reward": ("-1.5", "-1 or more and at most 0"),
+    "search.max_depth": ("0", "1 or more"),
+    "search.ppm_from": ("0", "1 or more"),
+    "sft.start_from": ("first", "one of base, previous"),
+    "sft.passes": ("0", "above 0"),
+    "sft.min_num_steps": ("0", "1 or more"),
+    "sft.max_num_steps": ("0", "1 or more"),
+    "sft.top": ("0", "1 or more"),
+    "sft.min_ppm": ("1.5", "-1 or more and at most 1"),
+    "sft.batch_size": ("0", "1 or more"),
+    "sft.lr": ("0", "above 0"),
+    "sft.muon_lr": ("-0.1", "0 or more"),
+    "reward.reads": ("first", "one of last, likelihood"),
+    "reward.num_steps": ("-1", "0 or more"),
+    "reward.max_pairs": ("0", "1 or more"),
+    "reward.batch_size": ("0", "1 or more"),
+    "reward.lr": ("0", "above 0"),
+    "evaluation.problems": ("0", "1 or more"),
+    "evaluation.levels": ("0", "1 or more"),
+    "evaluation.search_problems": ("-1", "0 or more"),
+    "evaluation.ood_problems": ("-1", "0 or more"),
+    "evaluation.ood_search_problems": ("-1", "0 or more"),
+    "evaluation.rollouts": ("0", "1 or more"),
+    "evaluation.candidates": ("0", "1 or more"),
+    "evaluation.discrepancies": ("-1", "0 or more"),
+    "machine.workers": ("0", "1 or more"),
+    "machine.timeout": ("0", "above 0"),
+}
+WITHOUT_RANGE = {
+    "problems.adaptive",
+    "problems.train_file",
+    "problems.test_file",
+    "sft.renumber",
+    "machine.preload",
+    "machine.allow_weak_sandbox",
+}
+
+
+def one_line_of(refused) -> str:
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+def test_every_setting_is_in_the_table_above():
+    assert set(OUT_OF_RANGE) | WITHOUT_RANGE == set(setting_fields())
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_value_out_of_its_range_is_refused_in_one_line_that_says_the_range(name):
+    text, limits = OUT_OF_RANGE[name]
+    with pytest.raises(ValueError) as refused:
+        parse_settings([f"{name}={text}"])
+    message = one_line_of(refused)
+    assert message.startswith(f"{name}=") and message.endswith(f"it must be {limits}")
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_the_group_itself_refuses_what_the_command_line_refuses(name):
+    """From Python: `SearchSettings(candidates=(0,))`."""
+    text, limits = OUT_OF_RANGE[name]
+    of_kind = type(setting_fields()[name].default)
+    value = tuple(map(int, text.split(","))) if of_kind is tuple else text
+    if of_kind in (int, float, type(None)):
+        value = float(text) if of_kind is not int else int(text)
+    group, _, field_name = name.rpartition(".")
+    cls = type(getattr(Settings(), group)) if group else Settings
+    with pytest.raises(ValueError, match=f"it must be {limits}"):
+        cls(**{field_name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value, kind",
+    [
+        ("search.candidates", ("3",), "a whole number"),
+        ("search.candidates", (2.5,), "a whole number"),
+        ("search.candidates", (True,), "a whole number"),
+        ("search.wave", "10", "a whole number"),
+        ("search.wave", None, "a whole number"),
+        ("search.temperature", "1", "a number"),
+        ("search.temperature", True, "a number"),
+        ("sft.min_ppm", "none", "a number"),
+        ("sft.renumber", 1, "true or false"),
+        ("problems.test_file", 3, "a text"),
+        ("rounds", 1.5, "a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_in_one_line(name, value, kind):
+    with pytest.raises(ValueError) as refused:
+        Settings().with_values({name: value})
+    message = one_line_of(refused)
+    assert message.startswith(f"{name}=") and message.endswith(f"it takes {kind}")
+
+
+def test_a_setting_of_each_round_needs_a_value():
+    with pytest.raises(ValueError, match="search.rollouts needs a value for at least one round"):
+        Settings().with_values({"search.rollouts": ()})
+    assert Settings().with_values({"evaluation.levels": ()}).evaluation.levels == ()
+
+
+@pytest.mark.parametrize("name", setting_fields())
+def test_values_at_the_ends_of_the_range_are_taken(name):
+    f = setting_fields()[name]
+    limits = f.metadata
+    ends = [*limits["choices"], *(v for v in (limits["low"], limits["high"]) if v is not None)]
+    for end in ends:
+        value = (end,) if isinstance(f.default, tuple) else end
+        assert Settings().with_values({name: value}).values()[name] == value
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("rollout=3", "unknown setting"),
-        ("rounds=two", "does not fit"),
-        ("lr", "unknown setting"),
-        ("allow_weak_sandbox=maybe", "does not fit"),
+        ("rollout=3", "unknown setting 'rollout'; did you mean .*search.rollouts"),
+        ("rollouts=3", "did you mean .*search.rollouts.* or evaluation.rollouts"),
+        ("search.rollot=3", "did you mean .*search.rollouts"),
+        ("search=3", "unknown setting 'search'"),
+        ("lr", "write NAME=VALUE, for example"),
+        ("zzz=1", "`rstar settings` lists them"),
+        ("rounds=two", "rounds='two' does not fit; it takes a whole number"),
+        ("search.rollouts=2,x", "search.rollouts='2,x' does not fit; it takes a whole number"),
+        ("sft.lr=fast", "sft.lr='fast' does not fit; it takes a number"),
+        ("machine.allow_weak_sandbox=maybe", "does not fit; it takes true or false"),
+        ("search.rollouts=", "needs a value for at least one round"),
     ],
 )
 def test_bad_settings(text, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         parse_settings([text])
+    one_line_of(refused)
+
+
+def test_an_unknown_name_from_python_has_the_same_hint():
+    with pytest.raises(ValueError, match="unknown setting 'rollout'; did you mean"):
+        Settings().with_values({"rollout": (3,)})
+
+
+CHANGED = {
+    "rounds": 7,
+    "base.num_steps": (3, 4),
+    "problems.adaptive": False,
+    "problems.train_file": "a.jsonl",
+    "problems.test_file": "b.jsonl",
+    "search.rollouts": (8, 16, 24),
+    "search.temperature": 0.7,
+    "sft.start_from": "base",
+    "sft.min_ppm": 0.25,
+    "reward.reads": "last",
+    "evaluation.levels": (1, 2),
+    "machine.preload": "sympy numpy",
+}
+
+
+def test_settings_come_back_from_the_command_line_and_from_config_json(tmp_path):
+    settings = Settings().with_values(CHANGED)
+    assert {n: v for n, v in settings.values().items() if v != Settings().values()[n]} == CHANGED
+    written = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in CHANGED.items()
+    }
+    assert parse_settings([f"{name}={value}" for name, value in written.items()]) == CHANGED
+    for one in (settings, Settings(), Settings().with_values({"sft.min_ppm": None})):
+        run = Run(
+            tmp_path, one, SimpleNamespace(isolation=SimpleNamespace(level="x")), TinyModels()
+        )
+        write_config(run, resume=False)
+        assert load_settings(tmp_path) == one
+    assert parse_settings(["sft.min_ppm=none"]) == {"sft.min_ppm": None}
+
+
+def test_values_in_rounds():
+    search = Settings().with_values({"search.rollouts": (8, 16), "search.trees": (5,)}).search
+    assert [search.in_round(k).rollouts for k in (1, 2, 3, 9)] == [8, 16, 16, 16]
+    assert [search.in_round(k).trees for k in (1, 2)] == [5, 5]
+    # What is a tuple for another reason stays one.
+    assert search.in_round(2).more_rollouts == search.more_rollouts == (4, 5)
+    assert Settings().evaluation.in_round(1) == Settings().evaluation
+    problems = Settings().problems
+    assert [problems.in_round(k).max_level for k in (1, 2, 4)] == [5, 6, 6]

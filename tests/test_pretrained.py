@@ -1,4 +1,4 @@
-"""The loop's models as adapters on one 4-bit base: a round, resumed, taken away."""
+"""The loop's models as adapters on one 4-bit base: a round, resumed, exported."""
 
 import json
 import shutil
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rstar_nb.evolve.export import model_card, take_away
+from rstar_nb.evolve.export import export_run, model_card
 from rstar_nb.evolve.loop import evolve
 from rstar_nb.evolve.pretrained import PretrainedModels, preset_settings
-from rstar_nb.evolve.settings import Settings
+from rstar_nb.evolve.settings import Settings, setting_fields
 from rstar_nb.evolve.tiny import seed_rows
 from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.presets import PRESETS, ModelError, preset
@@ -37,9 +37,9 @@ class PlainModels(PretrainedModels):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A base that solves some problems of one step, and a file of problems for training and for testing."""
+    """A base that solves one-step problems now and then, and files of problems."""
     path = tmp_path_factory.mktemp("base")
-    rows = seed_rows(Settings(seed_solutions=600), 4, (1,))
+    rows = seed_rows(Settings().with_values({"base.examples": 600}), 4, (1,))
     tokenizer = train_tokenizer(
         [plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in rows]
     )
@@ -51,37 +51,40 @@ def folder(tmp_path_factory):
     return path
 
 
-def settings(folder, **changes):
-    small = dict(
-        seed_solutions=0,
-        base_steps=(0, 0),
-        rounds=2,
-        problems=(16,),
-        carry=0,
-        wave=8,
-        rollouts=(3,),
-        more_rollouts=(4, 5),
-        candidates=(3,),
-        ppm_from=2,
-        max_depth=4,
-        temperature=1.0,
-        top_k=0,
-        sft_from="base",
-        sft_passes=0.1,
-        sft_at_least=6,
-        sft_at_most=6,
-        ppm_steps=(4,),
-        batch_size=4,
-        pair_batch=4,
-        test_problems=12,
-        search_problems=6,
-        eval_rollouts=2,
-        eval_candidates=2,
-        workers=1,
-        problem_file=str(folder / "train.jsonl"),
-        test_file=str(folder / "test.jsonl"),
-    )
-    return Settings(**{**small, **changes})
+WITHOUT_EXAMPLES = Settings().with_values({"base.examples": 0})
+
+
+def settings(folder, changes=None):
+    small = {
+        "rounds": 2,
+        "base.examples": 0,
+        "base.num_steps": (0, 0),
+        "problems.number": (16,),
+        "problems.carry": 0,
+        "problems.train_file": str(folder / "train.jsonl"),
+        "problems.test_file": str(folder / "test.jsonl"),
+        "search.wave": 8,
+        "search.rollouts": (3,),
+        "search.more_rollouts": (4, 5),
+        "search.candidates": (3,),
+        "search.ppm_from": 2,
+        "search.max_depth": 4,
+        "search.temperature": 1.0,
+        "search.top_k": 0,
+        "sft.start_from": "base",
+        "sft.passes": 0.1,
+        "sft.min_num_steps": 6,
+        "sft.max_num_steps": 6,
+        "sft.batch_size": 4,
+        "reward.num_steps": (4,),
+        "reward.batch_size": 4,
+        "evaluation.problems": 12,
+        "evaluation.search_problems": 6,
+        "evaluation.rollouts": 2,
+        "evaluation.candidates": 2,
+        "machine.workers": 1,
+    }
+    return Settings().with_values({**small, **(changes or {})})
 
 
 def models(folder):
@@ -92,7 +95,7 @@ def models(folder):
 
 def test_the_prompt_shows_examples_until_the_first_training(folder, tmp_path):
     m = models(folder)
-    policy = m.first_policy(Settings(seed_solutions=0))
+    policy = m.first_policy(WITHOUT_EXAMPLES)
     assert policy.prompt.shots == 3
     m.save_policy(policy, tmp_path / "first")
     rows = [dict(problem_id="a", question="2 and 2?", steps=["answer = 2 + 2"])]
@@ -107,7 +110,7 @@ def test_the_prompt_shows_examples_until_the_first_training(folder, tmp_path):
 
 def test_a_small_base_is_taught_the_format_first(folder):
     m = models(folder)
-    s = settings(folder, seed_solutions=24, base_steps=(3, 0))
+    s = settings(folder, {"base.examples": 24, "base.num_steps": (3, 0)})
     policy = m.first_policy(s)
     assert policy.prompt.shots == 0 and any(
         v.abs().sum() > 0 for k, v in m.base.weights("policy").items() if "lora_B" in k
@@ -133,7 +136,7 @@ def test_the_first_round_learns_from_well_formed_rows_only(folder):
 def test_rows_longer_than_the_context_are_left_out(folder):
     m = models(folder)
     m.preset = replace(m.preset, context=60)
-    m.first_policy(Settings(seed_solutions=0))
+    m.first_policy(WITHOUT_EXAMPLES)
     long = dict(problem_id="b", question="word " * 200, steps=["answer = 1"])
     assert (
         len(
@@ -152,12 +155,96 @@ def test_rows_longer_than_the_context_are_left_out(folder):
         m.fine_tune(m.policy, [long], 1, 2, 1e-3, 0)
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if n != "tiny"])
+def test_pairs_longer_than_the_context_are_left_out(folder, monkeypatch):
+    import rstar_nb.evolve.pretrained as pretrained
+
+    m = models(folder)
+    m.preset = replace(m.preset, context=60)
+    m.first_policy(WITHOUT_EXAMPLES)
+    m.policy.prompt = m.prompt(0)
+    taught = []
+
+    def fit_adapter(ppm, pairs, *rest):
+        taught.extend(pairs)
+        return []
+
+    monkeypatch.setattr(pretrained, "fit_adapter", fit_adapter)
+
+    def pair(question="2?", better="answer = 2 + 2", worse="answer = 3"):
+        return dict(problem_id="a", question=question, better=[better], worse=[worse], kind="final")
+
+    long = "answer = " + " + ".join(["2"] * 100)
+    short = pair()
+    pairs = [short, pair(better=long), pair(worse=long), pair(question="word " * 200), short]
+    m.fit_pairs("a PPM", pairs, 1, 2, 1e-3, 0)
+    assert taught == [short, short]
+    # A pair whose longer side is exactly as long as the context is kept.
+    length = max(len(m.policy.encode("2?", short[side])) for side in ("better", "worse"))
+    for context, kept in ((length, 2), (length - 1, 0)):
+        taught.clear()
+        m.preset = replace(m.preset, context=context)
+        m.fit_pairs("a PPM", pairs, 1, 2, 1e-3, 0)
+        assert len(taught) == kept
+
+
+PRETRAINED = [name for name in PRESETS if name != "tiny"]
+
+# What suits a model of a million weights and not one of a hundred million or more.
+TUNED_TO_THE_TINY_MODEL = {
+    "rounds",
+    "base.examples",
+    "base.num_steps",
+    "problems.number",
+    "problems.carry",
+    "search.wave",
+    "search.discrepancies",
+    "search.trees",
+    "search.rollouts",
+    "search.more_rollouts",
+    "search.candidates",
+    "search.max_depth",
+    "search.temperature",
+    "search.top_k",
+    "sft.start_from",
+    "sft.passes",
+    "sft.min_num_steps",
+    "sft.max_num_steps",
+    "sft.batch_size",
+    "sft.lr",
+    "sft.muon_lr",
+    "reward.num_steps",
+    "reward.batch_size",
+    "reward.lr",
+    "evaluation.problems",
+    "evaluation.search_problems",
+    "evaluation.rollouts",
+    "evaluation.candidates",
+    "evaluation.discrepancies",
+    "machine.timeout",
+}
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_preset_settings_yield_to_the_users(name):
-    assert (
-        preset_settings(PRESETS[name], rounds=7).rounds == 7
-        and preset_settings(PRESETS[name]).sft_from == "base"
-    )
+    preferred = preset_settings(PRESETS[name])
+    changed = preset_settings(PRESETS[name], {"rounds": 7, "search.rollouts": (2,)})
+    assert changed.rounds == 7 and changed.search.rollouts == (2,)
+    assert changed.sft.start_from == preferred.sft.start_from == "base"
+    assert preferred.search.rollouts == PRESETS[name].settings["search.rollouts"]
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_preset_names_every_value_it_does_not_take_from_the_tiny_default(name):
+    named = PRESETS[name].settings
+    assert set(named) <= set(setting_fields()), "a preset names a setting that there is not"
+    assert TUNED_TO_THE_TINY_MODEL <= set(named)
+    values = preset_settings(PRESETS[name]).values()
+    assert {n: values[n] for n in named} == named
+
+
+def test_presets_name_the_same_settings():
+    assert len({frozenset(PRESETS[name].settings) for name in PRETRAINED}) == 1
+    assert PRESETS["tiny"].settings == {}
 
 
 class TestLoop:
@@ -214,8 +301,8 @@ class TestLoop:
                     run / f"round_{k}" / name
                 ).read_bytes(), (k, name)
 
-    def test_taken_away_with_a_card(self, run, folder, tmp_path):
-        out = take_away(run, tmp_path / "out", merge=True, base=folder)
+    def test_exported_with_a_card(self, run, folder, tmp_path):
+        out = export_run(run, tmp_path / "out", merge=True, base=folder)
         card = (out / "README.md").read_text()
         assert (
             "Nobody wrote a solution" in card
@@ -232,9 +319,9 @@ class TestLoop:
         ).exists()
 
 
-def test_nothing_to_take_away(tmp_path):
+def test_nothing_to_export(tmp_path):
     with pytest.raises(ModelError, match="no finished round"):
-        take_away(tmp_path, tmp_path / "out")
+        export_run(tmp_path, tmp_path / "out")
     (tmp_path / "config.json").write_text(json.dumps(dict(settings={}, machine={})))
     with pytest.raises(ModelError, match="no finished round"):
         model_card(tmp_path)

@@ -22,13 +22,14 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from rstar_nb.executor.pool import Executor
-from rstar_nb.executor.result import Result
+from rstar_nb.executor.pool import Executor, Result
 from rstar_nb.policy.steps import STEP_END, Candidate, derive_seed, is_terminal
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import ROOT, Tree
 from rstar_nb.store import machine
@@ -47,7 +48,7 @@ class Stub:
     def __init__(self, depth=DEPTH):
         self.depth, self.calls = depth, 0
 
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
         rows = []
         for _, steps in prefixes:
             self.calls += 1
@@ -80,25 +81,14 @@ class Ours:
     name = "rstar_nb"
 
     def __init__(self, questions, policy, executor, depth=DEPTH, seed=0):
-        self.trees, self.policy, self.executor, self.depth, self.seed = (
-            [Tree(q, q) for q in questions],
-            policy,
-            executor,
-            depth,
-            seed,
-        )
+        self.trees = [Tree(q, q) for q in questions]
+        self.policy = policy
+        self.agent = Agent(policy, executor, Scores())
+        self.options = SearchOptions(candidates=K, max_depth=depth, seed=seed)
 
     def iterate(self, times=1):
-        search(
-            self.trees,
-            self.policy,
-            self.executor,
-            rollouts=max(t.rollouts for t in self.trees) + times,
-            candidates=K,
-            max_depth=self.depth,
-            ppm=Scores(),
-            seed=self.seed,
-        )
+        rollouts = max(t.rollouts for t in self.trees) + times
+        search(self.trees, self.agent, replace(self.options, rollouts=rollouts))
 
     def finished(self):
         return sum(t.nodes[ROOT].exhausted for t in self.trees) == len(self.trees)
@@ -401,15 +391,15 @@ class Timed:
     def __init__(self, inner):
         self.inner, self.seconds, self.tokens, self.calls = inner, 0.0, 0, 0
 
-    def _time(self, name, *args):
+    def _time(self, name, *args, **options):
         start = time.perf_counter()
-        found = getattr(self.inner, name)(*args)
+        result = getattr(self.inner, name)(*args, **options)
         self.seconds += time.perf_counter() - start
         self.calls += 1
-        return found
+        return result
 
-    def propose(self, *args):
-        found = self._time("propose", *args)
+    def propose(self, *args, **options):
+        found = self._time("propose", *args, **options)
         self.tokens += sum(len(c.ids) for row in found for c in row)
         return found
 

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/loop.py RUN            # a finished run folder, e.g. runs/default
 
-Prints the seconds per phase of the run, then grows trees for problems, and does what a round does with a wave of
-problems, with the run's last policy and PPM, and prints tokens/s, rollouts/s and the shares of the time inside the
-models' forward passes and in the executor; then it drives the tree with a policy and an executor that answer at
-once. One JSON object is the last line; --record FILE keeps it.
+Prints the seconds per phase of the run, then grows trees for problems, and does what a round does
+with a wave of problems, with the run's last policy and PPM, and prints tokens/s, rollouts/s and the
+shares of the time inside the models' forward passes and in the executor; then it drives the tree
+with a policy and an executor that answer at once. One JSON object is the last line; --record FILE
+keeps it.
 """
 
 import argparse
@@ -17,15 +18,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from rstar_nb.cli.app import run_executor
-
-from rstar_nb.evolve.loop import load_settings
+from rstar_nb.evolve.loop import executor_for, load_settings
 from rstar_nb.evolve.run import Run
 from rstar_nb.evolve.searching import search_wave
-from rstar_nb.policy.policy import Policy
+from rstar_nb.evolve.tiny import TinyModels
+from rstar_nb.measure.runs import load_round
 from rstar_nb.policy.steps import Candidate
 from rstar_nb.problems.generator import generate
-from rstar_nb.reward.model import RewardModel
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree
 from rstar_nb.store import machine, read_lines, write_text
@@ -56,61 +56,64 @@ def forward_clock(*models):
 
 
 def measured(run, search_problems):
-    """Seconds, shares and speeds of `search_problems(policy, ppm, executor, settings, round)`, which returns trees, with the run's last models."""
+    """Seconds, shares and speeds of a search with the run's last models.
+
+    `search_problems(agent, settings, k)` returns trees.
+    """
     settings = load_settings(run)
     last = max(m["round"] for m in read_lines(run / "metrics.jsonl"))
-    policy, ppm = (
-        Policy.load(run / f"round_{last}" / "policy"),
-        RewardModel.load(run / f"round_{last}" / "ppm") if last else None,
-    )
-    policy.top_k = settings.top_k
-    # The policy calls the whole model, or its transformer and head when a program is read again; so does the PPM.
-    models = [m.model for m in (policy, *([ppm.policy] if ppm else []))]
-    with (
-        run_executor(run) as executor,
-        forward_clock(
-            *(part for m in models for part in (m.get_decoder(), m.get_output_embeddings()))
-        ) as inside,
-    ):
-        executor, start = Timed(executor), time.perf_counter()
-        trees = search_problems(policy, ppm, executor, settings, last)
+    k, policy, ppm = load_round(run, last)
+    # The policy calls the whole model, or its transformer and head when a program is read again;
+    # so does the PPM.
+    models = [policy.model]
+    if ppm:
+        models.append(ppm.policy.model)
+    parts = [part for m in models for part in (m.get_decoder(), m.get_output_embeddings())]
+    with executor_for(settings) as executor, forward_clock(*parts) as inside:
+        timed = Timed(executor)
+        start = time.perf_counter()
+        trees = search_problems(Agent(policy, timed, ppm), settings, k)
         seconds = time.perf_counter() - start
     return dict(
         problems=len(trees),
         seconds=round(seconds, 2),
         share_in_models=round(inside[0] / seconds, 3),
-        share_in_executor=round(executor.seconds / seconds, 3),
+        share_in_executor=round(timed.seconds / seconds, 3),
         tokens_per_second=round(policy.generated_tokens / seconds),
         rollouts_per_second=round(sum(t.rollouts for t in trees) / seconds, 1),
         nodes_per_second=round(sum(len(t.nodes) for t in trees) / seconds),
     )
 
 
-def grown(policy, ppm, executor, settings, round):
+def grown(agent, settings, k):
     """A tree for each of 200 problems."""
     problems = generate(200, "train", seed=987)
+    group = settings.search.in_round(k)
+    options = SearchOptions(
+        rollouts=group.rollouts,
+        candidates=group.candidates,
+        temperature=group.temperature,
+        top_k=group.top_k,
+    )
     return search(
         [Tree(p.id, p.question) for p in problems],
-        policy,
-        executor,
-        settings.of("rollouts", round),
-        settings.of("candidates", round),
+        agent,
+        options,
         references={p.id: p.answer for p in problems},
-        ppm=ppm,
-        temperature=settings.temperature,
     )
 
 
-def wave(policy, ppm, executor, settings, round):
-    """What a round does with one wave of problems: greedy programs, changes of one token, trees for some."""
-    problems = generate(settings.wave, "train", seed=987)
-    limits = [
-        math.ceil(settings.of(name, round) * len(problems) / settings.of("problems", round))
-        for name in ("trees", "solved_trees")
-    ]
-    return search_wave(
-        Run("nowhere", settings, executor, quiet=True), round, problems, policy, ppm, limits
-    )[0]
+def wave(agent, settings, k):
+    """What a round does with one wave of problems.
+
+    Greedy programs, changes of one token, trees for some.
+    """
+    group = settings.search.in_round(k)
+    problems = generate(group.wave, "train", seed=987)
+    share = len(problems) / settings.problems.in_round(k).number
+    limits = (math.ceil(group.trees * share), math.ceil(group.solved_trees * share))
+    run = Run("nowhere", settings, agent.executor, TinyModels(), quiet=True)
+    return search_wave(run, k, problems, agent, limits)[0]
 
 
 class Timed:
@@ -133,13 +136,15 @@ class InstantPolicy:
     def __init__(self, k):
         self.steps = [Candidate(f"x{j} = {j}", -1.0 - j, (), True) for j in range(k)]
 
-    def propose(self, prefixes, k, seeds, temperature=1.0, whole=False):
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0, whole=False):
         return [self.steps[:k] for _ in prefixes]
 
 
 class InstantExecutor:
     class _Ok:
-        status, answer, error = "ok", None, None
+        status = "ok"
+        answer = None
+        error = None
 
     def run(self, programs):
         return [self._Ok] * len(programs)
@@ -150,30 +155,24 @@ class Enough(Exception):
 
 
 def engine_speed(nodes, candidates=5, depth=16, seconds=2):
-    """Tree nodes per second, with nothing behind the tree: the median of one tree after another for a while."""
+    """Tree nodes per second, with nothing behind the tree.
+
+    The median of one tree after another for a while.
+    """
 
     def stop(tree):
         if len(tree.nodes) >= nodes:
             raise Enough
 
-    policy, executor, speeds, start = (
-        InstantPolicy(candidates),
-        InstantExecutor(),
-        [],
-        time.perf_counter(),
-    )
+    agent = Agent(InstantPolicy(candidates), InstantExecutor())
+    options = SearchOptions(rollouts=nodes, candidates=candidates, max_depth=depth)
+    speeds = []
+    start = time.perf_counter()
     while not speeds or time.perf_counter() - start < seconds:
-        began, tree = time.perf_counter(), Tree("engine", "nothing")
+        tree = Tree("engine", "nothing")
+        began = time.perf_counter()
         try:
-            search(
-                [tree],
-                policy,
-                executor,
-                rollouts=nodes,
-                candidates=candidates,
-                max_depth=depth,
-                on_rollout=stop,
-            )
+            search([tree], agent, options, on_rollout=stop)
         except Enough:
             pass
         speeds.append(len(tree.nodes) / (time.perf_counter() - began))
@@ -181,8 +180,8 @@ def engine_speed(nodes, candidates=5, depth=16, seconds=2):
 
 
 def main(run, keep=None):
-    metrics, phases = read_lines(run / "metrics.jsonl"), {}
-    for m in metrics:
+    phases = {}
+    for m in read_lines(run / "metrics.jsonl"):
         for phase, seconds in m["seconds"].items():
             phases[phase] = round(phases.get(phase, 0) + seconds, 2)
     total = sum(phases.values())

@@ -1,26 +1,29 @@
-"""ORM, PQM and PPM from the same trees: what each learns from, what is held out of all, and what is compared."""
+"""ORM, PQM and PPM from the same trees: what each learns from, what no kind sees."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from standin import StandIn
 
-import rstar_nb.measure.kinds as prm_kinds
+import rstar_nb.measure.kinds as kinds
 from rstar_nb.executor.pool import Executor
 from rstar_nb.measure.kinds import (
     KINDS,
+    Fit,
     measure_kinds,
     pair_rows,
     pair_table,
     train_kind,
     trees_until,
 )
+from rstar_nb.measure.measurement import Measurement
 from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import RewardModel
-from rstar_nb.reward.pairs import held_out
+from rstar_nb.reward.model import PPM, held_out
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
 from rstar_nb.store import publish, write_lines
@@ -39,9 +42,8 @@ def executor():
 def trees(executor):
     return search(
         [Tree(p.id, p.question) for p in PROBLEMS],
-        StandIn(PROBLEMS),
-        executor,
-        rollouts=6,
+        Agent(StandIn(PROBLEMS), executor),
+        SearchOptions(rollouts=6),
         references={p.id: p.answer for p in PROBLEMS},
     )
 
@@ -69,22 +71,19 @@ def policy():
 @pytest.fixture(scope="module")
 def run(trees, policy, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    for k, some in ((1, trees[:20]), (2, trees[20:])):
+    for k, part in ((1, trees[:20]), (2, trees[20:])):
         (run / f"round_{k}").mkdir()
         write_lines(
             run / f"round_{k}" / "search.jsonl",
-            [dict(tree_to_json(t), level=1, subject="s", solved=False) for t in some],
+            [dict(tree_to_json(t), level=1, subject="s", solved=False) for t in part],
         )
-        write_lines(run / f"round_{k}" / "pairs.jsonl", pair_rows(some))
+        write_lines(run / f"round_{k}" / "pairs.jsonl", pair_rows(part))
         publish(run / f"round_{k}" / "policy", policy.save)
-    (run / "config.json").write_text(
-        json.dumps(dict(settings=dict(ppm_steps=[2], pair_batch=4, ppm_lr=1e-3, ppm_reads="last")))
-    )
     return run
 
 
 def test_each_kind_learns_from_what_it_is_named_after(trees):
-    rows = {kind: rows_of(trees) for kind, (rows_of, _) in KINDS.items()}
+    rows = {name: kind.rows(trees) for name, kind in KINDS.items()}
     ends = [x for t in trees for x in trajectories(t)]
     assert {r["target"] for r in rows["orm"]} == {1.0, -1.0} and len(rows["orm"]) >= len(ends)
     assert any(-1 < r["target"] < 1 for r in rows["pqm"]) and len(rows["pqm"]) > len(rows["orm"])
@@ -93,40 +92,54 @@ def test_each_kind_learns_from_what_it_is_named_after(trees):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_held_out_problems_teach_no_kind(kind, trees, policy, monkeypatch):
-    rows_of, _ = KINDS[kind]
+@pytest.mark.parametrize("name", KINDS)
+def test_held_out_problems_teach_no_kind(name, trees, policy, monkeypatch):
+    kind = KINDS[name]
     seen, fitted = [], []
-    monkeypatch.setitem(
-        KINDS,
-        kind,
-        (
-            lambda some: (seen.extend(t.problem_id for t in some), rows_of(some))[1],
-            lambda prm, rows, *a, **k: fitted.append(rows),
-        ),
-    )
-    _, n = train_kind(kind, policy, trees, 1)
+
+    def rows(teaching):
+        seen.extend(t.problem_id for t in teaching)
+        return kind.rows(teaching)
+
+    def fit(model, rows, *rest):
+        fitted.append(rows)
+
+    monkeypatch.setitem(KINDS, name, replace(kind, rows=rows, fit=fit))
+    _, n = train_kind(name, policy, trees, Fit(1))
     assert any(held_out(t.problem_id) for t in trees), "this set of problems tests nothing"
-    assert (
-        sorted(seen) == sorted(t.problem_id for t in trees if not held_out(t.problem_id))
-        and n == len(fitted[0]) > 0
-    )
+    assert sorted(seen) == sorted(t.problem_id for t in trees if not held_out(t.problem_id))
+    assert n == len(fitted[0]) > 0
+
+
+@pytest.mark.parametrize("name, programs", [("orm", 8), ("pqm", 8), ("ppm", 4)])
+def test_a_batch_of_pairs_has_two_programs_for_each_pair(
+    name, programs, trees, policy, monkeypatch
+):
+    asked = []
+
+    def fit(model, rows, num_steps, batch_size, lr, seed):
+        asked.append((num_steps, batch_size, lr))
+
+    monkeypatch.setitem(KINDS, name, replace(KINDS[name], fit=fit))
+    train_kind(name, policy, trees, Fit(3, 4, 1e-3))
+    assert asked == [(3, programs, 1e-3)]
 
 
 def test_trees_that_teach_nothing_are_refused(policy):
     with pytest.raises(ValueError, match="nothing to train a ppm on"):
-        train_kind("ppm", policy, [Tree("p", "?")], 1)
+        train_kind("ppm", policy, [Tree("p", "?")], Fit(1))
     with pytest.raises(ValueError, match="choose from orm, pqm, ppm"):
-        train_kind("pmp", policy, [], 1)
+        train_kind("pmp", policy, [], Fit(1))
 
 
 def test_every_kind_learns_what_it_was_shown(trees, policy):
-    some = [t for t in trees if not held_out(t.problem_id)]
-    pairs = pair_rows(some)
+    teaching = [t for t in trees if not held_out(t.problem_id)]
+    pairs = pair_rows(teaching)
     right = {}
-    for kind in KINDS:
-        prm, _ = train_kind(kind, policy, some, 60, 16, 3e-3)
-        right[kind] = sum(r["right"] for r in pair_table({kind: prm}, pairs)) / len(pairs)
+    for name, kind in KINDS.items():
+        fit = Fit(60, 16 // kind.batch_factor, 3e-3)
+        model, _ = train_kind(name, policy, teaching, fit)
+        right[name] = sum(r["right"] for r in pair_table({name: model}, pairs)) / len(pairs)
     assert all(x > 0.7 for x in right.values()), right
 
 
@@ -154,48 +167,30 @@ def test_all_three_are_trained_alike_and_compared_on_the_same_answers(
 ):
     calls = []
 
-    def noted(kind, policy, trees, steps, batch, *more):
-        calls.append((kind, len(trees), steps, batch, *more))
-        return train_kind(kind, policy, trees, steps, batch, *more)
+    def noted(name, policy, trees, fit, seed):
+        calls.append((name, len(trees), fit, seed))
+        return train_kind(name, policy, trees, fit, seed)
 
-    monkeypatch.setattr(prm_kinds, "train_kind", noted)
-    found = measure_kinds(
-        run,
-        tmp_path,
-        TEST,
-        executor,
-        budgets=[30],
-        strategies=("majority", "best_of_n/ppm_last"),
-        wave=6,
+    monkeypatch.setattr(kinds, "train_kind", noted)
+    fit = Fit(2, 4, 1e-3, "last")
+    options = SearchOptions(candidates=4, max_depth=9)
+    measurement = Measurement(TEST, ("majority", "best_of_n/ppm_last"), (30,), options, wave=6)
+    result = measure_kinds(run, tmp_path, measurement, executor, fit)
+    assert calls == [(name, len(PROBLEMS), fit, 0) for name in ("orm", "pqm", "ppm")]
+    assert {name: about["steps"] for name, about in result["trained"].items()} == dict(
+        orm=2, pqm=2, ppm=2
     )
-    assert [(c[0], c[3]) for c in calls] == [("orm", 8), ("pqm", 8), ("ppm", 4)], (
-        "a batch of pairs has two programs for each pair"
-    )
-    assert len({(c[1], c[2], *c[4:]) for c in calls}) == 1, "the kinds were not trained alike"
-    assert [r["strategy"] for r in found["accuracy"]] == [
+    assert [r["strategy"] for r in result["accuracy"]] == [
         "majority",
         "orm best_of_n/ppm_last",
         "pqm best_of_n/ppm_last",
         "ppm best_of_n/ppm_last",
     ]
-    assert len({r["found"] for r in found["accuracy"]}) == 1, "they did not judge the same samples"
-    assert [c["a"] for c in found["comparisons"]] == ["majority"] * 3
-    assert {r["model"] for r in found["pairs"]} == set(KINDS) and json.loads(
-        (tmp_path / "seed_0" / "kinds.json").read_text()
-    )["n"] == len(TEST)
-    monkeypatch.setattr(
-        prm_kinds, "train_kind", lambda *a, **k: pytest.fail("a kind was trained again")
-    )
-    assert (
-        measure_kinds(
-            run,
-            tmp_path,
-            TEST,
-            executor,
-            budgets=[30],
-            strategies=("majority", "best_of_n/ppm_last"),
-            wave=6,
-        )["accuracy"]
-        == found["accuracy"]
-    )
-    assert all(RewardModel.load(tmp_path / "seed_0" / kind) for kind in KINDS)
+    assert len({r["found"] for r in result["accuracy"]}) == 1, "they judged other samples"
+    assert [c["a"] for c in result["comparisons"]] == ["majority"] * 3
+    written = json.loads((tmp_path / "seed_0" / "kinds.json").read_text())
+    assert {r["model"] for r in result["pairs"]} == set(KINDS) and written["n"] == len(TEST)
+    monkeypatch.setattr(kinds, "train_kind", lambda *args: pytest.fail("a kind was trained again"))
+    again = measure_kinds(run, tmp_path, measurement, executor, fit)
+    assert again["accuracy"] == result["accuracy"]
+    assert all(PPM.load(tmp_path / "seed_0" / name) for name in KINDS)
