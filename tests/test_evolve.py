@@ -584,3 +584,20 @@ def test_values_in_rounds():
     assert Settings().evaluation.in_round(1) == Settings().evaluation
     problems = Settings().problems
     assert [problems.in_round(k).max_level for k in (1, 2, 4)] == [5, 6, 6]
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("search.wave", (1, 2), "it takes one value"),
+        ("base.num_steps", 5, "it takes values in a row"),
+        ("base.num_steps", (5,), "it takes 2 values"),
+        ("search.more_rollouts", (4, 5, 6), "it takes 2 values"),
+        ("sft.lr", float("inf"), "it takes a finite number"),
+        ("search.rollouts", (), "at least one round"),
+    ],
+)
+def test_as_many_values_as_a_setting_takes(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Settings().with_values({name: value})
+    assert Settings().with_values({"search.rollouts": 8}).search.in_round(3).rollouts == 8

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['KIND_NAMES', 'setting', 'range_text', 'kind_of', 'check_value', 'Group']
 
-# %% ../../nbs/inside/evolve_setting.ipynb #3d0ac79c
+# %% ../../nbs/inside/evolve_setting.ipynb #b6092a03
+import math
 from dataclasses import Field, field, fields, replace
 from typing import ClassVar
 
-# %% ../../nbs/inside/evolve_setting.ipynb #0af34a39
+# %% ../../nbs/inside/evolve_setting.ipynb #69dd5ed6
 def setting(
     default,
     about: str,  # one sentence for the reader of `rstar settings`
@@ -18,9 +19,10 @@ def setting(
     high=None,  # largest value allowed
     choices: tuple = (),  # the only values allowed
     per_round: bool = False,  # a tuple with a value for each round
+    length: int | None = None,  # number of values of a tuple; None = any
 ):
     """A dataclass field with its default, its range and a sentence."""
-    limits = dict(low=low, above=above, high=high, choices=choices)
+    limits = dict(low=low, above=above, high=high, choices=choices, length=length)
     return field(default=default, metadata=dict(about=about, per_round=per_round, **limits))
 
 
@@ -37,10 +39,11 @@ def range_text(metadata) -> str:
         words.append(f"at most {metadata['high']}")
     return " and ".join(words)
 
-# %% ../../nbs/inside/evolve_setting.ipynb #48ebb1ff
+# %% ../../nbs/inside/evolve_setting.ipynb #2d1e565f
 def _is_of_kind(value, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -56,7 +59,7 @@ def _is_in_range(value, metadata) -> bool:
     )
 
 
-KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KIND_NAMES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
 
 
 def kind_of(f) -> type:
@@ -67,14 +70,27 @@ def kind_of(f) -> type:
     return float if default is None else type(default)
 
 
+def _check_number(name: str, value, f):
+    """Raise ValueError if there are too many values, too few, or several where one belongs."""
+    several = isinstance(value, tuple)
+    length = f.metadata["length"]
+    if f.metadata["per_round"]:
+        if several and not value:
+            raise ValueError(f"{name} needs a value for at least one round")
+    elif several != isinstance(f.default, tuple):
+        wanted = "one value" if several else "values in a row, separated by commas"
+        raise ValueError(f"{name}={value!r} does not fit; it takes {wanted}")
+    elif length and len(value) != length:
+        raise ValueError(f"{name}={value!r} does not fit; it takes {length} values")
+
+
 def check_value(name: str, value, f):
     """Raise ValueError with the range if `value` does not fit the field `f`."""
     if value is None and f.default is None:
         return
+    _check_number(name, value, f)
     kind = kind_of(f)
     values = value if isinstance(value, tuple) else (value,)
-    if f.metadata["per_round"] and not values:
-        raise ValueError(f"{name} needs a value for at least one round")
     for single in values:
         if not _is_of_kind(single, kind):
             raise ValueError(f"{name}={value!r} does not fit; it takes {KIND_NAMES[kind]}")

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 from .setting import KIND_NAMES, Group, check_value, kind_of, range_text, setting
 
-# %% ../../nbs/inside/evolve_settings.ipynb #d43df850
+# %% ../../nbs/inside/evolve_settings.ipynb #2c5ff61e
 @dataclass(frozen=True)
 class BaseSettings(Group):
     """The weak base policy that a run begins with."""
@@ -20,7 +20,7 @@ class BaseSettings(Group):
     title = "base"
     examples: int = setting(800, "worked examples the base is trained on", low=0)
     num_steps: tuple = setting(
-        (150, 330), "optimiser steps on levels 1 and 2, then on all levels", low=0
+        (150, 330), "optimiser steps on levels 1 and 2, then on all levels", low=0, length=2
     )
     levels: tuple = setting((), "levels of the worked examples; none given = all", low=1)
 
@@ -53,7 +53,7 @@ class ProblemSettings(Group):
                 "other problems than it learns; give a file of held-out problems too"
             )
 
-# %% ../../nbs/inside/evolve_settings.ipynb #330b33c8
+# %% ../../nbs/inside/evolve_settings.ipynb #0fc6bd56
 @dataclass(frozen=True)
 class SearchSettings(Group):
     """How a round searches its problems."""
@@ -76,7 +76,7 @@ class SearchSettings(Group):
         (3,), "rollouts of a tree at first (paper: 8, later 16)", 1, per_round=True
     )
     more_rollouts: tuple = setting(
-        (4, 5), "rollouts in all with mixed rewards, and with no right answer", low=1
+        (4, 5), "rollouts in all with mixed rewards, and with no right answer", low=1, length=2
     )
     candidates: tuple = setting(
         (3,), "steps proposed per expansion (paper: 5, 8, 8, 16)", 1, per_round=True
