@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rstar_nb.answers import second_opinion as so
 from rstar_nb.answers.data import as_text
 from rstar_nb.answers.equality import tree_of
 from rstar_nb.answers.forms import read_text
@@ -32,7 +33,6 @@ from rstar_nb.answers.kinds import (
     Words,
 )
 from rstar_nb.answers.paint import strip_paint
-from rstar_nb.answers.second_opinion import second_opinion as so
 from rstar_nb.answers.values import Undecided, evaluate
 from rstar_nb.executor.pool import Executor
 from rstar_nb.executor.worker import SandboxError

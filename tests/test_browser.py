@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from rstar_nb.evolve.settings import Settings
+from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import backup, search
 from rstar_nb.search.tree import Tree, add_children, replay, tree_to_json
 from rstar_nb.search.ucb import puct, uct
@@ -67,7 +70,7 @@ HOSTILE = [
 class Policy:
     """Three steps, one of which fails; programs of two steps."""
 
-    def propose(self, prefixes, k, seeds, temperature=1.0):
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
         from rstar_nb.policy.steps import Candidate
 
         first = ["# two numbers\na = 20", "# one more\na = 21", "a = 1 / 0"]
@@ -105,15 +108,10 @@ class Runner:
 
 
 def grown(rollouts=5, ppm=True):
-    return search(
-        [Tree("sum", "What is 20 + 13?")],
-        Policy(),
-        Runner(),
-        rollouts,
-        3,
-        references={"sum": "33"},
-        ppm=Policy() if ppm else None,
-    )[0]
+    tree = Tree("sum", "What is 20 + 13?")
+    agent = Agent(Policy(), Runner(), Policy() if ppm else None)
+    search([tree], agent, SearchOptions(rollouts, candidates=3), references={"sum": "33"})
+    return tree
 
 
 def hostile_tree():
@@ -749,9 +747,8 @@ def test_first_open_of_a_lesson_shows_its_pictures(page, lab, name):
 def finished_run(path):
     """A finished run's folder with times, of two rounds."""
     run = run_folder(path, "source")
-    (run / "config.json").write_text(
-        json.dumps(dict(settings=dict(rounds=2, problems=[2], carry=0, problem_file="")))
-    )
+    settings = Settings().with_values({"rounds": 2, "problems.number": (2,)})
+    (run / "config.json").write_text(json.dumps(dict(settings=asdict(settings))))
     (run / "round_0").mkdir()
     for k, phases in enumerate([("base", "evaluate"), *[("search", "sft", "ppm", "evaluate")] * 2]):
         append_lines(

@@ -511,7 +511,7 @@ def test_values_at_the_ends_of_the_range_are_taken(name):
     limits = f.metadata
     ends = [*limits["choices"], *(v for v in (limits["low"], limits["high"]) if v is not None)]
     for end in ends:
-        value = (end,) if isinstance(f.default, tuple) else end
+        value = (end,) * (limits["length"] or 1) if isinstance(f.default, tuple) else end
         assert Settings().with_values({name: value}).values()[name] == value
 
 
@@ -526,7 +526,7 @@ def test_values_at_the_ends_of_the_range_are_taken(name):
         ("zzz=1", "`rstar settings` lists them"),
         ("rounds=two", "rounds='two' does not fit; it takes a whole number"),
         ("search.rollouts=2,x", "search.rollouts='2,x' does not fit; it takes a whole number"),
-        ("sft.lr=fast", "sft.lr='fast' does not fit; it takes a number"),
+        ("sft.lr=fast", "sft.lr='fast' does not fit; it takes a finite number"),
         ("machine.allow_weak_sandbox=maybe", "does not fit; it takes true or false"),
         ("search.rollouts=", "needs a value for at least one round"),
     ],

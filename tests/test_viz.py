@@ -4,7 +4,10 @@ import base64
 import json
 import random
 import re
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -327,7 +330,7 @@ class Fixed:
     def __init__(self, texts):
         self.texts = texts
 
-    def propose(self, prefixes, k, seeds, temperature=1.0):
+    def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
         from rstar_nb.policy.steps import Candidate
 
         return [
@@ -347,36 +350,39 @@ TEXTS = {
 
 def run_with_models(path):
     """A run folder with evaluated rounds 1 and 2; what would be models are the texts above."""
+    from rstar_nb.evolve.measuring import evaluation_options
+    from rstar_nb.evolve.settings import Settings
     from rstar_nb.executor.pool import Executor
-    from rstar_nb.measure.accuracy import evaluate_search
-    from rstar_nb.policy.steps import derive_seed
+    from rstar_nb.measure.accuracy import measure_search
     from rstar_nb.problems.generator import generate
+    from rstar_nb.search.agent import Agent
     from rstar_nb.store import publish, write_lines
 
     problems = generate(6, "test")
-    settings = dict(seed=0, eval_rollouts=3, eval_candidates=3, max_depth=4, workers=1, rounds=2)
+    settings = Settings().with_values(
+        {
+            "rounds": 2,
+            "search.max_depth": 4,
+            "evaluation.rollouts": 3,
+            "evaluation.candidates": 3,
+            "evaluation.discrepancies": 0,
+            "machine.workers": 1,
+        }
+    )
     path.mkdir()
-    (path / "config.json").write_text(json.dumps(dict(settings=settings, preset="tiny")))
-    with Executor(workers=1) as executor:
+    config = dict(settings=asdict(settings), preset="tiny")
+    (path / "config.json").write_text(json.dumps(config))
+    with Executor(workers=1, preload=()) as executor:
         for k in (1, 2):
             (path / f"round_{k}").mkdir()
+            texts = json.dumps(TEXTS[k])
             for name in ("policy", "ppm"):
-                publish(
-                    path / f"round_{k}" / name,
-                    lambda f: (f / "texts.json").write_text(json.dumps(TEXTS[k])),
-                )
+                publish(path / f"round_{k}" / name, partial(write_texts, texts))
+            options = evaluation_options(settings, k)
             rows = []
             for p in problems:
-                rows += evaluate_search(
-                    fixed(path / f"round_{k}" / "policy", p),
-                    Fixed([]),
-                    executor,
-                    [p],
-                    3,
-                    3,
-                    4,
-                    derive_seed(0, "evaluate", k),
-                )[0]
+                policy = fixed(path / f"round_{k}" / "policy", p)
+                rows += measure_search(Agent(policy, executor, Fixed([])), [p], options)[0]
             write_lines(
                 path / f"round_{k}" / "eval.jsonl",
                 [dict(r, split="test") for r in rows]
@@ -385,12 +391,23 @@ def run_with_models(path):
     return path, problems
 
 
+def write_texts(texts, folder):
+    (folder / "texts.json").write_text(texts)
+
+
 def fixed(folder, problem):
     return Fixed(
         [
             t.replace("{right}", problem.answer)
             for t in json.loads((folder / "texts.json").read_text())
         ]
+    )
+
+
+def fixed_models(problem):
+    """What loads the two from a folder, for one problem."""
+    return SimpleNamespace(
+        load_policy=lambda folder: fixed(folder, problem), load_ppm=lambda folder: Fixed([])
     )
 
 
@@ -407,7 +424,7 @@ def test_two_rounds_are_the_trees_of_the_evaluation(tmp_path):
     run, problems = run_with_models(tmp_path / "run")
     assert rounds_with_models(run) == [1, 2]
     p = problems[3]
-    pair = two_rounds(run, load_policy=lambda f: fixed(f, p), load_ppm=lambda f: Fixed([]))
+    pair = two_rounds(run, models=fixed_models(p))
     assert (
         pair["problem"] == p.id
         and p.level == 4
@@ -454,9 +471,7 @@ def test_report_shows_two_rounds_from_their_file_and_says_why_not(tmp_path, monk
 
     def grow(folder):
         grown.append(folder)
-        return report_two_rounds(
-            folder, load_policy=lambda f: fixed(f, problems[3]), load_ppm=lambda f: Fixed([])
-        )
+        return report_two_rounds(folder, models=fixed_models(problems[3]))
 
     report_two_rounds = report.two_rounds
     monkeypatch.setattr(report, "two_rounds", grow)
