@@ -99,7 +99,10 @@ class Models(TinyModels):
         return Policy(PROBLEMS)
 
 
-def run_in(folder, settings=Settings()):
+DEFAULTS = Settings()
+
+
+def run_in(folder, settings=DEFAULTS):
     return Run(folder, settings, Calculator(), Models(), quiet=True)
 
 
@@ -198,14 +201,15 @@ def test_majority_labels_do_not_look_at_references_and_are_kept(tmp_path, monkey
     for name, answers in (("true", [p.answer for p in PROBLEMS]), ("lies", ["77"] * len(PROBLEMS))):
         run = run_in(tmp_path / name)
         drawn = [replace(p, answer=a) for p, a in zip(PROBLEMS, answers, strict=True)]
-        labelled.append(majority_problems(run, 1, lambda run, k: drawn))
+        labelled.append(majority_problems(run, 1, lambda run, k, drawn=drawn: drawn))
         with monkeypatch.context() as context:
             context.setattr(
                 arms_module,
                 "gather_samples",
                 lambda *args, **options: pytest.fail("labels were computed again"),
             )
-            assert majority_problems(run, 1, lambda run, k: drawn) == labelled[-1]
+            again = majority_problems(run, 1, lambda run, k, drawn=drawn: drawn)
+            assert again == labelled[-1]
     first, second = ([p.answer for p in problems] for problems in labelled)
     assert first == second and len(set(first)) > 1
     counts = {r["true"] for r in read_lines(tmp_path / "lies" / "round_1" / "labels.jsonl")}

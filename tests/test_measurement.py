@@ -1,4 +1,4 @@
-"""The record of a measurement: killed, torn, extended, refused. And the statistics drawn from it."""
+"""The record of a measurement: killed, torn, extended, refused. And statistics drawn from it."""
 
 import json
 import math

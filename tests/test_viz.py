@@ -363,7 +363,7 @@ def run_with_models(path):
             for name in ("policy", "ppm"):
                 publish(
                     path / f"round_{k}" / name,
-                    lambda f: (f / "texts.json").write_text(json.dumps(TEXTS[k])),
+                    lambda f, k=k: (f / "texts.json").write_text(json.dumps(TEXTS[k])),
                 )
             rows = []
             for p in problems:
