@@ -23,25 +23,25 @@ def pieces(source, folder):
     shutil.copy(source / "config.json", folder / "config.json")
     yield "config"
     metrics = lines(source / "metrics.jsonl")
+
+    def add(k, name, text):
+        with open(folder / f"round_{k}" / name, "a", encoding="utf-8") as f:
+            f.write(text)
+
     for k, line in enumerate(metrics):
         (folder / f"round_{k}").mkdir()
-
-        def add(name, text):
-            with open(folder / f"round_{k}" / name, "a", encoding="utf-8") as f:
-                f.write(text)
-
         trees, times = (
             lines(source / f"round_{k}" / name) for name in ("search.jsonl", "times.jsonl")
         )
         if trees:
             half = len(trees) // 2
             # The last line is torn, as a reader may find it.
-            add("search.jsonl", "".join(trees[:half]) + trees[half][:40])
+            add(k, "search.jsonl", "".join(trees[:half]) + trees[half][:40])
             yield f"round {k}, {half} trees"
-            add("search.jsonl", trees[half][40:] + "".join(trees[half + 1 :]))
+            add(k, "search.jsonl", trees[half][40:] + "".join(trees[half + 1 :]))
             yield f"round {k}, {len(trees)} trees"
         for row in times:
-            add("times.jsonl", row)
+            add(k, "times.jsonl", row)
             yield f"round {k}, times"
         with open(folder / "metrics.jsonl", "a") as f:
             f.write(line)

@@ -26,11 +26,11 @@ from rstar_nb.evolve.run import Run
 from rstar_nb.evolve.searching import search_phase, search_wave
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.evolve.tiny import TinyModels
-from rstar_nb.executor.pool import Result
+from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import Candidate
-from rstar_nb.problems.files import Problem
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import preference_pairs
+from rstar_nb.problems.problem import Problem
+from rstar_nb.reward.pairs import preference_pairs
 from rstar_nb.search.agent import Agent
 from rstar_nb.search.tree import (
     ROOT,
@@ -99,7 +99,10 @@ class Models(TinyModels):
         return Policy(PROBLEMS)
 
 
-def run_in(folder, settings=Settings()):
+DEFAULTS = Settings()
+
+
+def run_in(folder, settings=DEFAULTS):
     return Run(folder, settings, Calculator(), Models(), quiet=True)
 
 
@@ -198,14 +201,15 @@ def test_majority_labels_do_not_look_at_references_and_are_kept(tmp_path, monkey
     for name, answers in (("true", [p.answer for p in PROBLEMS]), ("lies", ["77"] * len(PROBLEMS))):
         run = run_in(tmp_path / name)
         drawn = [replace(p, answer=a) for p, a in zip(PROBLEMS, answers, strict=True)]
-        labelled.append(majority_problems(run, 1, lambda run, k: drawn))
+        labelled.append(majority_problems(run, 1, lambda run, k, drawn=drawn: drawn))
         with monkeypatch.context() as context:
             context.setattr(
                 arms_module,
                 "gather_samples",
                 lambda *args, **options: pytest.fail("labels were computed again"),
             )
-            assert majority_problems(run, 1, lambda run, k: drawn) == labelled[-1]
+            again = majority_problems(run, 1, lambda run, k, drawn=drawn: drawn)
+            assert again == labelled[-1]
     first, second = ([p.answer for p in problems] for problems in labelled)
     assert first == second and len(set(first)) > 1
     counts = {r["true"] for r in read_lines(tmp_path / "lies" / "round_1" / "labels.jsonl")}

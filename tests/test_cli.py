@@ -300,9 +300,14 @@ def test_export_loads_in_a_process_without_this_package(run, here, tmp_path):
     code, out, err = here("export", run, tmp_path / "out", "--merge")
     assert code == 0, err
     load = (
-        "import sys, torch; from peft import AutoPeftModelForCausalLM; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        "a, b = AutoPeftModelForCausalLM.from_pretrained(sys.argv[1] + '/policy', dtype=torch.float32), AutoModelForCausalLM.from_pretrained(sys.argv[1] + '/merged', dtype=torch.float32)\n"
-        "ids = AutoTokenizer.from_pretrained(sys.argv[1] + '/policy')('What is 2 plus 2?', return_tensors='pt').input_ids\n"
+        "import sys, torch\n"
+        "from peft import AutoPeftModelForCausalLM\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "policy, merged = sys.argv[1] + '/policy', sys.argv[1] + '/merged'\n"
+        "a = AutoPeftModelForCausalLM.from_pretrained(policy, dtype=torch.float32)\n"
+        "b = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(policy)\n"
+        "ids = tokenizer('What is 2 plus 2?', return_tensors='pt').input_ids\n"
         "print('rstar_nb' in sys.modules, float((a(ids).logits - b(ids).logits).abs().max()))"
     )
     done = subprocess.run(

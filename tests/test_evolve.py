@@ -22,9 +22,10 @@ from rstar_nb.evolve.run import Run
 from rstar_nb.evolve.searching import is_solved, search_wave
 from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
 from rstar_nb.evolve.tiny import TinyModels
-from rstar_nb.executor.pool import Result
-from rstar_nb.problems.files import Problem, save_problems
+from rstar_nb.executor.result import Result
+from rstar_nb.problems.files import save_problems
 from rstar_nb.problems.generator import split_of
+from rstar_nb.problems.problem import Problem
 from rstar_nb.problems.templates import SUBJECTS
 from rstar_nb.search.agent import Agent
 from rstar_nb.store import StoreError, is_complete, read_lines, write_lines

@@ -22,7 +22,8 @@ from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
-from rstar_nb.reward.model import PPM, held_out
+from rstar_nb.reward.model import RewardModel
+from rstar_nb.reward.pairs import held_out
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
@@ -193,4 +194,4 @@ def test_all_three_are_trained_alike_and_compared_on_the_same_answers(
     monkeypatch.setattr(kinds, "train_kind", lambda *args: pytest.fail("a kind was trained again"))
     again = measure_kinds(run, tmp_path, measurement, executor, fit)
     assert again["accuracy"] == result["accuracy"]
-    assert all(PPM.load(tmp_path / "seed_0" / name) for name in KINDS)
+    assert all(RewardModel.load(tmp_path / "seed_0" / name) for name in KINDS)

@@ -1,4 +1,4 @@
-"""The record of a measurement: killed, torn, extended, refused. And the statistics drawn from it."""
+"""The record of a measurement: killed, torn, extended, refused. And statistics drawn from it."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from standin import StandIn
 
-from rstar_nb.executor.pool import Result
+from rstar_nb.executor.result import Result
 from rstar_nb.measure.accuracy import measure_search
 from rstar_nb.measure.comparison import (
     compare_with_first,
@@ -29,8 +29,8 @@ from rstar_nb.measure.measurement import (
     summarise,
 )
 from rstar_nb.measure.runs import load_round
-from rstar_nb.problems.files import Problem
 from rstar_nb.problems.generator import generate
+from rstar_nb.problems.problem import Problem
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.thoughts import Program, Thought
 from rstar_nb.show.curves import curve
@@ -326,7 +326,7 @@ def run_folder(tmp_path_factory):
     from rstar_nb.policy.steps import plain_prompt
     from rstar_nb.policy.tiny import tiny_model, train_tokenizer
     from rstar_nb.problems.generator import gold_program
-    from rstar_nb.reward.model import PPM
+    from rstar_nb.reward.model import RewardModel
     from rstar_nb.store import publish
 
     folder = tmp_path_factory.mktemp("run")
@@ -346,7 +346,7 @@ def run_folder(tmp_path_factory):
     )
     for k in (0, 1):
         publish(folder / f"round_{k}" / "policy", policy.save)
-    publish(folder / "round_1" / "ppm", PPM(policy).save)
+    publish(folder / "round_1" / "ppm", RewardModel(policy).save)
     return folder
 
 

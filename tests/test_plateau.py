@@ -19,7 +19,10 @@ def test_a_skeleton_is_a_program_without_its_numbers_and_comments():
 
 
 def tree(i, solved, grown, tokens=10, level=1, greedy=None):
-    """A tree as in search.jsonl; `greedy` says whether its first program was right (default: whether it is solved)."""
+    """A tree as in search.jsonl.
+
+    `greedy` says whether its first program was right (default: whether it is solved).
+    """
     right = solved if greedy is None else greedy
     return dict(
         problem_id=f"p{i}",
@@ -116,7 +119,8 @@ def run(tmp_path):
 def test_the_plateau_is_counted(run):
     counted = plateau(run)
     one, two = counted["rounds"]
-    # Three trees were grown in round 1, two of them for problems that no cheap program solved; of those one was solved.
+    # Three trees were grown in round 1, two of them for problems that no cheap program solved; of
+    # those one was solved.
     assert (one["added"], one["wrong"], one["grown"]["n"], one["grown"]["tokens"]) == (1, 2, 3, 300)
     # Of the three without a tree, the greedy program solved one, and a change of it one more.
     assert (

@@ -1,18 +1,24 @@
 """What does the tree cost, beside the trees of two other engines?
 
-    python tests/benchmarks/engines.py                   microseconds per expansion while a tree grows, a stub as the policy
-    python tests/benchmarks/engines.py --run runs/default  the same tiny model behind each engine, at 1, 8 and 32 problems
-    python tests/benchmarks/engines.py --profile         where our own time goes
+    python tests/benchmarks/engines.py
+        microseconds per expansion while a tree grows, a stub as the policy
+    python tests/benchmarks/engines.py --run runs/default
+        the same tiny model behind each engine, at 1, 8 and 32 problems
+    python tests/benchmarks/engines.py --profile
+        where our own time goes
 
-With --record FILE.json the numbers are put into that file, each measurement in its own place; figures/records/engines.json was made so.
+With --record FILE.json the numbers are put into that file, each measurement in its own place;
+figures/records/engines.json was made so.
 
-The others are optional. They are not needed to use rstar_nb; what they need themselves is small, so leave their dependencies out:
+The others are optional. They are not needed to use rstar_nb; what they need themselves is small,
+so leave their dependencies out:
 
     pip install --no-deps --target /tmp/engines llm-reasoners treequest ulid-py tqdm scipy
     PYTHONPATH=/tmp/engines python tests/benchmarks/engines.py
 
-Every engine grows a tree with 4 candidates per expansion and programs of 8 steps, and scores each step with the same pseudo-random number.
-A tree of that shape is full at 87,381 nodes, and long before that most rollouts expand nothing, so growth is also measured with programs of 12 steps.
+Every engine grows a tree with 4 candidates per expansion and programs of 8 steps, and scores each
+step with the same pseudo-random number. A tree of that shape is full at 87,381 nodes, and long
+before that most rollouts expand nothing, so growth is also measured with programs of 12 steps.
 """
 
 import argparse
@@ -27,7 +33,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-from rstar_nb.executor.pool import Executor, Result
+from rstar_nb.executor.pool import Executor
+from rstar_nb.executor.result import Result
 from rstar_nb.policy.steps import STEP_END, Candidate, derive_seed, is_terminal
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
@@ -109,13 +116,13 @@ class Ours:
 
 def children(policy, executor, prefixes, seeds):
     """Steps that run, for each (question, steps)."""
-    found = policy.propose(prefixes, K, seeds)
-    tried = [
-        [list(steps) + [c.text] for c in some if c.finished and c.text.strip()]
-        for (_, steps), some in zip(prefixes, found)
+    proposals = policy.propose(prefixes, K, seeds)
+    extended = [
+        [list(steps) + [c.text] for c in candidates if c.finished and c.text.strip()]
+        for (_, steps), candidates in zip(prefixes, proposals)
     ]
-    results = iter(executor.run([STEP_END.join(s) for some in tried for s in some]))
-    return [[s for s in some if next(results).status == "ok"] for some in tried]
+    results = iter(executor.run([STEP_END.join(p) for programs in extended for p in programs]))
+    return [[p for p in programs if next(results).status == "ok"] for programs in extended]
 
 
 class Reasoners:
@@ -151,7 +158,8 @@ class Reasoners:
                 return score(action), {}
 
         for q in questions:
-            # A mean instead of its default, a sum, keeps Q in [0, 1]: with a sum it walks the first finished path for ever.
+            # A mean instead of its default, a sum, keeps Q in [0, 1]: with a sum it walks the
+            # first finished path for ever.
             engine = MCTS(
                 depth_limit=depth,
                 w_exp=2.0,
@@ -177,17 +185,21 @@ class Reasoners:
         return self.count
 
     def programs(self):
-        found, todo = set(), [(e.root.state[0], e.root) for e in self.searches]
+        finished, todo = set(), [(e.root.state[0], e.root) for e in self.searches]
         while todo:
             question, n = todo.pop()
             if n.action and is_terminal(n.action[-1]):
-                found.add((question, *n.action))
+                finished.add((question, *n.action))
             todo += [(question, c) for c in n.children or []]
-        return len(found)
+        return len(finished)
 
 
 class TreeQuest:
-    """treequest: StandardMCTS through ask and tell, which lets several questions share a call of the model. It knows no end of a program: an ended one is not expanded by us."""
+    """treequest: StandardMCTS through ask and tell.
+
+    That lets several questions share a call of the model. It knows no end of a program: an ended
+    one is not expanded by us.
+    """
 
     name = package = "treequest"
 
@@ -218,7 +230,7 @@ class TreeQuest:
             going = [
                 i for i, (_, steps) in enumerate(prefixes) if not (steps and is_terminal(steps[-1]))
             ]
-            found = (
+            programs = (
                 dict(
                     zip(
                         going,
@@ -234,19 +246,20 @@ class TreeQuest:
                 else {}
             )
             for i, trials in enumerate(asked):
-                # It must be told something for each trial; what did not run, or lies behind an end, is worth nothing.
-                steps = found.get(i, [])
+                # It must be told something for each trial; what did not run, or lies behind an
+                # end, is worth nothing.
+                longer = programs.get(i, [])
                 for j, trial in enumerate(trials):
                     result = (
-                        (steps[j], score(steps[j]))
-                        if j < len(steps)
+                        (longer[j], score(longer[j]))
+                        if j < len(longer)
                         else (
                             prefixes[i][1] + ["pass"] if prefixes[i][1] == [] else prefixes[i][1],
                             0.0,
                         )
                     )
                     self.states[i] = self.algorithm.tell(self.states[i], trial.trial_id, result)
-                self.ended |= {(self.questions[i], *s) for s in steps if is_terminal(s[-1])}
+                self.ended |= {(self.questions[i], *p) for p in longer if is_terminal(p[-1])}
 
     def nodes(self):
         return sum(s.tree.size for s in self.states)
@@ -285,7 +298,11 @@ LIMIT = 60  # CPU seconds to grow a tree from one size to the next
 
 
 def grow_fast(engine, size):
-    """Grow a tree to `size` nodes. Raises RuntimeError if that takes too long. treequest sorts all nodes at each `tell`, which would take hours: while growing, and only then, nodes are looked up in a list."""
+    """Grow a tree to `size` nodes. Raises RuntimeError if that takes too long.
+
+    treequest sorts all nodes at each `tell`, which would take hours: while growing, and only then,
+    nodes are looked up in a list.
+    """
     if engine.name != "treequest":
         start = time.process_time()
         while nodes_of(engine) < size and not engine.finished():
@@ -322,7 +339,7 @@ def nodes_of(engine):
 
 
 def per_expansion(engine, policy, size, seconds):
-    """CPU microseconds (per expansion, per rollout) at `size` nodes, what the stubs cost left out."""
+    """CPU microseconds (per expansion, per rollout) at `size` nodes, less what the stubs cost."""
     grow_fast(engine, size)
     before, rollouts, start = nodes_of(engine), engine.rollouts(), time.process_time()
     # At least a tenth more nodes, or as many as the time allows.
@@ -357,27 +374,27 @@ def growth(engines, sizes, seconds):
             + "---|" * (len(mine) + 2)
         )
         for cls in engines:
-            policy, found = Stub(depth), []
+            policy, times = Stub(depth), []
             engine = cls(["q"], policy, Runs(), depth)
             for size in mine:
                 try:
-                    found.append(per_expansion(engine, policy, size, seconds)[0])
+                    times.append(per_expansion(engine, policy, size, seconds)[0])
                 except RuntimeError as e:
                     print(e)
-                    found.append(float("nan"))
+                    times.append(float("nan"))
             table.append(
                 dict(
                     engine=cls.name,
                     depth=depth,
                     microseconds={
-                        str(s): None if f != f else round(f, 1) for s, f in zip(mine, found)
+                        str(s): None if t != t else round(t, 1) for s, t in zip(mine, times)
                     },
                 )
             )
             print(
                 f"{cls.name} | "
-                + " | ".join(f"{f:,.1f}" for f in found)
-                + f" | {K / found[0] * 1e6:,.0f} and {K / found[-1] * 1e6:,.0f}",
+                + " | ".join(f"{t:,.1f}" for t in times)
+                + f" | {K / times[0] * 1e6:,.0f} and {K / times[-1] * 1e6:,.0f}",
                 flush=True,
             )
             del engine
@@ -399,9 +416,9 @@ class Timed:
         return result
 
     def propose(self, *args, **options):
-        found = self._time("propose", *args, **options)
-        self.tokens += sum(len(c.ids) for row in found for c in row)
-        return found
+        proposals = self._time("propose", *args, **options)
+        self.tokens += sum(len(c.ids) for candidates in proposals for c in candidates)
+        return proposals
 
     def run(self, programs):
         return self._time("run", programs)
@@ -414,11 +431,13 @@ def with_model(engines, run, iterations, counts):
     number, policy, _ = load_round(run)
     table = []
     print(
-        f"\nthe policy of round {number} of {run} behind each engine, {iterations} rollouts a problem, random scores\n"
+        f"\nthe policy of round {number} of {run} behind each engine, "
+        f"{iterations} rollouts a problem, random scores\n"
     )
     print(
-        "engine | problems | rollouts per 1,000 tokens | distinct finished programs per 1,000 tokens | calls of the model | seconds in model | in executor | outside both, ms per rollout\n"
-        + "---|" * 8
+        "engine | problems | rollouts per 1,000 tokens | "
+        "distinct finished programs per 1,000 tokens | calls of the model | seconds in model | "
+        "in executor | outside both, ms per rollout\n" + "---|" * 8
     )
     with Executor(workers=2, preload=()) as executor:
         for n in counts:
@@ -427,7 +446,8 @@ def with_model(engines, run, iterations, counts):
                 timed, ran = Timed(policy), Timed(executor)
                 engine = cls(questions, timed, ran)
                 start = time.perf_counter()
-                # A rollout of llm-reasoners may walk a finished path again, and one of treequest is a single expansion: each gets the tokens that ours spends.
+                # A rollout of llm-reasoners may walk a finished path again, and one of treequest
+                # is a single expansion: each gets the tokens that ours spends.
                 if cls is Ours:
                     engine.iterate(iterations)
                     tokens = timed.tokens
@@ -437,7 +457,7 @@ def with_model(engines, run, iterations, counts):
                     and cls is not Ours
                 ):
                     engine.iterate()
-                took = time.perf_counter() - start
+                outside = time.perf_counter() - start - timed.seconds - ran.seconds
                 table.append(
                     dict(
                         engine=cls.name,
@@ -448,12 +468,14 @@ def with_model(engines, run, iterations, counts):
                         calls=timed.calls,
                         model_seconds=round(timed.seconds, 3),
                         executor_seconds=round(ran.seconds, 3),
-                        outside_seconds=round(took - timed.seconds - ran.seconds, 4),
+                        outside_seconds=round(outside, 4),
                     )
                 )
                 print(
-                    f"{cls.name} | {n} | {1000 * engine.rollouts() / timed.tokens:.2f} | {1000 * engine.programs() / timed.tokens:.2f} | {timed.calls} | {timed.seconds:.2f} | {ran.seconds:.2f} | "
-                    f"{1000 * (took - timed.seconds - ran.seconds) / engine.rollouts():.2f}",
+                    f"{cls.name} | {n} | {1000 * engine.rollouts() / timed.tokens:.2f} | "
+                    f"{1000 * engine.programs() / timed.tokens:.2f} | {timed.calls} | "
+                    f"{timed.seconds:.2f} | {ran.seconds:.2f} | "
+                    f"{1000 * outside / engine.rollouts():.2f}",
                     flush=True,
                 )
     return dict(
@@ -498,7 +520,7 @@ if __name__ == "__main__":
         profile()
         sys.exit()
     engines = installed()
-    found = (
+    measured = (
         with_model(engines, args.run, args.rollouts, [int(n) for n in args.problems.split(",")])
         if args.run
         else growth(engines, [int(s) for s in args.sizes.split(",")], args.seconds)
@@ -511,7 +533,7 @@ if __name__ == "__main__":
             json.dumps(
                 {
                     **was,
-                    **found,
+                    **measured,
                     "versions": versions,
                     "machine": machine(),
                     ("load_with_model" if args.run else "load_growth"): [

@@ -92,7 +92,7 @@ class Surroundings:
             other=SECRET[3:],
         )
         for name, value in targets.items():
-            source = source.replace("{%s}" % name, value)
+            source = source.replace("{" + name + "}", value)
         return source
 
     def reached(self):
