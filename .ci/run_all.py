@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic")
-MINUTES = 10  # most for one lesson, on a busy machine too
+MINUTES = 5  # most for one lesson, on a busy machine too
 IN_PAGE = """() => {
     const widget = window.jupyterapp.shell.currentWidget;
     const model = widget?.content?.model;

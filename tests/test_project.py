@@ -172,7 +172,7 @@ def test_commands_of_the_readme_exist():
     """Every `rstar NAME`, every option beside it, and every import of a `python -c`."""
     from typer.main import get_command
 
-    from rstar_nb.cli.base import app
+    from rstar_nb.cli.main import app
 
     text = (ROOT / "README.md").read_text()
     commands = get_command(app).commands

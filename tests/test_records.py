@@ -7,9 +7,11 @@ with the outputs saved in the notebook.
 
 import json
 import os
+import signal
 import subprocess
 import symtable
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 SKIPPED = ("slow", "gpu")
+LIMIT = 600  # seconds for the cells of a notebook
 
 
 def code_cells(path):
@@ -81,18 +84,95 @@ def text_of(outputs):
 
 
 def run_cells(path, positions):
-    """The outputs of some cells of a notebook, run in order in this process: {position: text}."""
+    """The outputs of some cells of a notebook, run in order in this process: {position: text}.
+
+    A display that is updated later shows what it was updated to, as in a saved notebook.
+    """
     from execnb.shell import CaptureShell
 
+    class Shell(CaptureShell):
+        def _run(self, *args, **options):
+            done = super()._run(*args, **options)
+            self.displays = done.display_objects
+            return done
+
     os.chdir(path.parent)
-    shell = CaptureShell()
-    cells, outputs = list(code_cells(path)), {}
+    shell = Shell()
+    cells, outputs, by_id = list(code_cells(path)), {}, {}
     for position in sorted(positions):
         name, source, _ = cells[position]
-        outputs[position] = shell.run(source)
+        all_outputs = shell.run(source)
         if shell.exc:
             raise RuntimeError(f"{path.stem}, cell {name}: {shell.exc}")
-    return {position: text_of(out) for position, out in outputs.items()}
+        displays = iter(shell.displays)
+        outputs[position] = []
+        for output in all_outputs:
+            display = next(displays) if output["output_type"] == "display_data" else None
+            display_id = (display.transient or {}).get("display_id") if display else None
+            if display and display.update:
+                # The shell shows a result once more, uncaptured: that display has no output here.
+                by_id.get(display_id, {})["data"] = output["data"]
+                continue
+            by_id[display_id] = output
+            outputs[position].append(output)
+    return {position: text_of(some) for position, some in outputs.items()}
+
+
+def serve():
+    """Run notebooks' cells, each notebook in a fork of this process, which has imported a lot.
+
+    A line of standard input is [notebook, positions, file for the outputs]; the answer is a line
+    with the exit status. What cells print outside of their outputs goes to standard error.
+    """
+    import execnb.shell  # noqa: F401
+    import pandas  # noqa: F401
+
+    import rstar_nb.cli.main  # noqa: F401
+    import rstar_nb.show.report  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        notebook, positions, file = json.loads(line)
+        if (pid := os.fork()) == 0:
+            status = 1
+            try:
+                signal.alarm(LIMIT)
+                Path(file).write_text(json.dumps(run_cells(Path(notebook), positions)))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        print(os.waitpid(pid, 0)[1], file=answers, flush=True)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    """(notebook, positions) -> {position: text}, by one process that imports everything once."""
+    folder = tmp_path_factory.mktemp("records")
+    with open(folder / "errors", "w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+    def run(path, positions):
+        file = folder / f"{path.stem}.json"
+        before = (folder / "errors").stat().st_size
+        print(json.dumps([str(path), sorted(positions), str(file)]), file=server.stdin, flush=True)
+        status = server.stdout.readline()
+        assert status == "0\n", (folder / "errors").read_text()[before:][-2000:]
+        return json.loads(file.read_text())
+
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 def notebooks():
@@ -103,14 +183,11 @@ def notebooks():
             yield path
 
 
-@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
-def test_saved_outputs_are_those_of_the_records(path):
+@pytest.mark.parametrize("path", list(notebooks()), ids=lambda p: p.stem)
+def test_saved_outputs_are_those_of_the_records(path, runner):
     cells = list(code_cells(path))
     dependent, run = slice_of(cells)
-    command = [sys.executable, __file__, str(path), json.dumps(sorted(run))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    again = json.loads(done.stdout.splitlines()[-1])
+    again = runner(path, run)
     for position in sorted(dependent):
         name, _, outputs = cells[position]
         assert again[str(position)] == text_of(outputs), (
@@ -133,5 +210,4 @@ def test_cells_that_depend_on_a_record_are_told_from_others():
 
 
 if __name__ == "__main__":
-    _, notebook, wanted = sys.argv
-    print("\n" + json.dumps(run_cells(Path(notebook), json.loads(wanted))))
+    serve()
