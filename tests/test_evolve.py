@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -438,6 +438,7 @@ WITHOUT_RANGE = {
     "problems.adaptive",
     "problems.train_file",
     "problems.test_file",
+    "problems.skip_bad",
     "sft.renumber",
     "machine.preload",
     "machine.allow_weak_sandbox",
@@ -559,7 +560,10 @@ CHANGED = {
 }
 
 
-def test_settings_come_back_from_the_command_line_and_from_config_json(tmp_path):
+def test_settings_come_back_from_the_command_line_and_from_config_json(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).touch()
     settings = Settings().with_values(CHANGED)
     assert {n: v for n, v in settings.values().items() if v != Settings().values()[n]} == CHANGED
     written = {
@@ -602,3 +606,81 @@ def test_as_many_values_as_a_setting_takes(name, value, message):
     with pytest.raises(ValueError, match=message):
         Settings().with_values({name: value})
     assert Settings().with_values({"search.rollouts": 8}).search.in_round(3).rollouts == 8
+
+
+@pytest.fixture
+def run_on_files(tmp_path):
+    """A run that was started on problem files and has finished a round, as far as resuming sees."""
+    from rstar_nb.evolve.inputs import file_digests, keep_settings, with_whole_paths
+    from rstar_nb.problems.files import save_problems
+    from rstar_nb.problems.generator import generate
+
+    files = {}
+    for name in ("train", "test"):
+        save_problems(generate(4, name), tmp_path / f"{name}.jsonl")
+        files[f"problems.{name}_file"] = str(tmp_path / f"{name}.jsonl")
+    settings = with_whole_paths(Settings().with_values(files))
+    folder = tmp_path / "run"
+    (folder / "round_1").mkdir(parents=True)
+    config = dict(settings=asdict(settings), preset="tiny", files=file_digests(settings))
+    (folder / "config.json").write_text(json.dumps(config))
+    keep_settings(folder / "round_1", settings)
+    return folder
+
+
+def resume_message(folder) -> str:
+    with pytest.raises((StoreError, ValueError)) as refused:
+        evolve(folder, resume=True)
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_problem_file_that_changed_is_refused_on_resume(run_on_files):
+    path = run_on_files.parent / "test.jsonl"
+    path.write_text(path.read_text() + "\n")
+    assert f"{path} has changed since" in resume_message(run_on_files)
+
+
+def test_a_problem_file_that_is_gone_is_said_on_resume(run_on_files):
+    (run_on_files.parent / "train.jsonl").unlink()
+    assert "train.jsonl cannot be read (No such file" in resume_message(run_on_files)
+
+
+def test_an_edited_config_is_refused_on_resume(run_on_files):
+    config = json.loads((run_on_files / "config.json").read_text())
+    config["settings"]["sft"]["lr"] = 0.5
+    (run_on_files / "config.json").write_text(json.dumps(config))
+    assert "config.json says sft.lr=0.5, and round_1 ran with 0.002" in resume_message(run_on_files)
+
+
+def test_a_text_where_a_number_belongs_is_refused_on_resume(run_on_files):
+    config = json.loads((run_on_files / "config.json").read_text())
+    config["settings"]["sft"]["lr"] = "fast"
+    (run_on_files / "config.json").write_text(json.dumps(config))
+    assert "sft.lr='fast' does not fit; it takes a finite number" in resume_message(run_on_files)
+
+
+def test_a_run_goes_on_from_another_folder(run_on_files, tmp_path, monkeypatch):
+    """A path that was given relative to one folder means the same file from everywhere."""
+    from rstar_nb.evolve.loop import agreed_settings
+
+    monkeypatch.chdir(tmp_path)
+    given = {"problems.train_file": "train.jsonl", "problems.test_file": "test.jsonl"}
+    settings = agreed_settings(run_on_files, Settings().with_values(given))
+    assert settings == load_settings(run_on_files)
+
+
+def test_bad_references_are_left_out_on_request(tmp_path, capsys):
+    from rstar_nb.evolve.inputs import check_problem_files
+    from rstar_nb.problems.problem import ProblemFileError
+
+    rows = [dict(id="a", question="1 + 1?", answer="2"), dict(id="b", question="?", answer="None")]
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    files = {"problems.train_file": str(path), "problems.test_file": str(path)}
+    settings = Settings().with_values(files)
+    with pytest.raises(ProblemFileError, match="line 2"):
+        check_problem_files(settings)
+    check_problem_files(settings.with_values({"problems.skip_bad": True}))
+    assert "1 of 2 problems left out" in capsys.readouterr().err

@@ -159,3 +159,62 @@ def test_one_writer_at_a_time(tmp_path):
             RunLock(tmp_path).__enter__()
     with RunLock(tmp_path):
         pass
+
+
+def test_weights_are_readable_as_the_folder_is(tmp_path):
+    """Some libraries write files for their owner only; a colleague must be able to read them."""
+
+    def write(folder):
+        (folder / "weights").write_text("1")
+        (folder / "weights").chmod(0o600)
+
+    publish(tmp_path / "f", write)
+    folder_mode = (tmp_path / "f").stat().st_mode
+    assert (tmp_path / "f" / "weights").stat().st_mode & 0o444 == folder_mode & 0o444
+    assert is_complete(tmp_path / "f")
+
+
+class LibraryError(Exception):
+    """What safetensors raises when the disk is full is no OSError."""
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free some space"),
+        (LibraryError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (OSError(errno.EACCES, "Permission denied"), "you may not write there"),
+        (OSError(errno.EROFS, "Read-only file system"), "you may not write there"),
+        (OSError(errno.EIO, "Input/output error"), r"cannot write \(Input/output error\)"),
+    ],
+)
+def test_each_trouble_is_called_what_it_is(tmp_path, error, message):
+    def write(folder):
+        raise error
+
+    with pytest.raises(StoreError, match=message) as refused:
+        publish(tmp_path / "f", write)
+    assert "\n" not in str(refused.value) and not (tmp_path / "f").exists()
+
+
+def test_other_errors_of_a_library_are_not_hidden(tmp_path):
+    def write(folder):
+        raise LibraryError("the tensor is not contiguous")
+
+    with pytest.raises(LibraryError):
+        publish(tmp_path / "f", write)
+
+
+def test_a_file_system_without_locks_is_called_that(tmp_path, monkeypatch):
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.fcntl, "flock", no_locks)
+    with pytest.raises(StoreError, match="this file system has no locks .*local disk"):
+        RunLock(tmp_path).__enter__()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match="cannot write"):
+        RunLock(tmp_path / "file" / "run").__enter__()

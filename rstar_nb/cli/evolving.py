@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['agreed_values', 'evolve', 'list_settings', 'export_models']
 
-# %% ../../nbs/inside/cli_evolving.ipynb #9fe84aa4
+# %% ../../nbs/inside/cli_evolving.ipynb #39e1b7bf
 from pathlib import Path
 
 import typer
 
-from .base import app, last_json, say
+from .base import WEAK_SANDBOX, app, last_json, say
 
 # %% ../../nbs/inside/cli_evolving.ipynb #c432865a
 def agreed_values(out: Path, preset: str | None, resume: bool, given: dict) -> tuple:
@@ -33,7 +33,7 @@ def agreed_values(out: Path, preset: str | None, resume: bool, given: dict) -> t
         raise StoreError(f"{message}; leave --preset out or choose another --out")
     return recorded, agreed_settings(out, settings)
 
-# %% ../../nbs/inside/cli_evolving.ipynb #0c765160
+# %% ../../nbs/inside/cli_evolving.ipynb #0313bcf6
 @app.command()
 def evolve(
     out: Path = typer.Option("runs/default", "--out", help="Folder of the run."),
@@ -57,15 +57,16 @@ def evolve(
         help="Any other setting, e.g. search.rollouts=8; repeat for more. `rstar settings` lists "
         "them.",
     ),
-    allow_weak_sandbox: bool = typer.Option(
+    skip_bad: bool = typer.Option(
         False,
-        "--allow-weak-sandbox",
-        help="Run model-written code even where the sandbox protects less than its minimum.",
+        "--skip-bad",
+        help="Leave out problems of your files whose reference cannot be used, and say how many.",
     ),
+    allow_weak_sandbox: bool = WEAK_SANDBOX,
     quiet: bool = typer.Option(False, "--quiet", help="No progress bars."),
 ):
     """Four rounds of search, verification and training, from a weak base to a better model."""
-    from rstar_nb.evolve.loop import check_problem_files
+    from rstar_nb.evolve.inputs import check_problem_files
     from rstar_nb.evolve.loop import evolve as run_loop
     from rstar_nb.evolve.pretrained import models_for
     from rstar_nb.evolve.settings import parse_settings
@@ -76,6 +77,8 @@ def evolve(
         given["seed"] = seed
     if rounds is not None:
         given["rounds"] = rounds
+    if skip_bad:
+        given["problems.skip_bad"] = True
     if allow_weak_sandbox:
         given["machine.allow_weak_sandbox"] = True
     preset, agreed = agreed_values(out, preset, resume, given)

@@ -41,17 +41,18 @@ def draw_weights(
             weights[level, subject] = max(LEAST_WEIGHT, math.sqrt(p) * (1 - p))
     return weights
 
-# %% ../../nbs/inside/evolve_curriculum.ipynb #390a5b23
+# %% ../../nbs/inside/evolve_curriculum.ipynb #3bfd7647
 def _from_file(settings, k: int, unsolved) -> list:
     """The next problems of the training file, then unsolved ones that are not among them."""
-    pool = load_problems(settings.problems.train_file)
+    group = settings.problems
+    pool = load_problems(group.train_file, group.skip_bad)
     numbers = [settings.problems.in_round(i).number for i in range(1, k + 1)]
     at = sum(numbers[:-1]) % len(pool)
     fresh = (pool[at:] + pool[:at])[: numbers[-1]]
     by_name = {p.id: p for p in pool}
     drawn = {p.id for p in fresh}
     carried = [by_name[i] for i in unsolved if i in by_name and i not in drawn]
-    return fresh + carried[: settings.problems.carry]
+    return fresh + carried[: group.carry]
 
 
 def training_problems(
@@ -76,6 +77,7 @@ def training_problems(
 def test_problems(settings) -> list:
     """The held-out problems of every round."""
     group = settings.evaluation
-    if settings.problems.test_file:
-        return load_problems(settings.problems.test_file)[: group.problems]
+    files = settings.problems
+    if files.test_file:
+        return load_problems(files.test_file, files.skip_bad)[: group.problems]
     return generate(group.problems, "test", settings.seed, group.levels or None)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Loop', 'run_round', 'start', 'run_rounds', 'show_round', 'read_config', 'load_settings', 'agreed_settings',
-           'agreed_models', 'write_config', 'executor_for', 'check_problem_files', 'evolve']
+           'agreed_models', 'write_config', 'executor_for', 'evolve']
 
-# %% ../../nbs/09_four_rounds.ipynb #e9a70d56
+# %% ../../nbs/09_four_rounds.ipynb #2b0fdd54
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +15,14 @@ from pathlib import Path
 import torch
 
 from .curriculum import training_problems
+from rstar_nb.evolve.inputs import (
+    check_problem_files,
+    check_same_files,
+    check_same_settings,
+    file_digests,
+    keep_settings,
+    with_whole_paths,
+)
 from .measuring import measure_phase
 from .phases import reward_phase, select_phase, sft_phase
 from .record import round_row, sitting, write_record
@@ -23,9 +31,8 @@ from .searching import search_phase
 from .settings import Settings
 from .tiny import TinyModels
 
-# %% ../../nbs/09_four_rounds.ipynb #e5b54f26
+# %% ../../nbs/09_four_rounds.ipynb #03c8fbcf
 from ..executor.pool import Executor
-from ..problems.files import load_problems
 from ..search.agent import Agent
 from rstar_nb.store import (
     RunLock,
@@ -50,10 +57,11 @@ class Loop:
     fit_reward: Callable = reward_phase  # (run, k, policy) -> the round's PPM
     measure: Callable = measure_phase  # (run, k, agent): eval.jsonl, a line in metrics.jsonl
 
-# %% ../../nbs/09_four_rounds.ipynb #df49e2e8
+# %% ../../nbs/09_four_rounds.ipynb #d85e78be
 def run_round(run: Run, loop: Loop, k: int):
     """Round `k`; what is on disk already is kept."""
     models, last = run.models, run.folder_of(k - 1)
+    keep_settings(run.folder_of(k), run.settings)
     guided = 1 < k >= run.settings.search.ppm_from
     ppm = models.load_ppm(last / "ppm") if guided else None
     agent = Agent(models.load_policy(last / "policy"), run.executor, ppm)
@@ -110,14 +118,17 @@ def load_settings(folder) -> Settings:
         message = f"{folder} is a run of another version ({e}); go on with that version"
         raise StoreError(f"{message} or choose another --out") from None
 
-# %% ../../nbs/09_four_rounds.ipynb #77559526
+# %% ../../nbs/09_four_rounds.ipynb #734894d5
 def agreed_settings(
     folder,  # of the run that goes on
-    given: Settings | None,  # None = those of the run
+    given: Settings | None,  # None = those of the run, or the defaults
+    resume: bool = True,  # False = the run begins
 ) -> Settings:
     """The settings to go on with. Raises StoreError if others than the number of rounds differ."""
+    if not resume:
+        return with_whole_paths(given or Settings())
     recorded = load_settings(folder)
-    given = given or recorded
+    given = with_whole_paths(given or recorded)
     if given.rounds < recorded.rounds:
         message = f"{folder} is a run of {recorded.rounds} rounds; --rounds can be raised only"
         raise StoreError(message)
@@ -126,6 +137,8 @@ def agreed_settings(
     if different:
         message = f"{folder} was started with other settings ({', '.join(different)})"
         raise StoreError(f"{message}; leave them out or choose another --out")
+    check_same_settings(folder, given)
+    check_same_files(folder, given, read_config(folder).get("files", {}))
     return given
 
 # %% ../../nbs/09_four_rounds.ipynb #f5599911
@@ -145,7 +158,7 @@ def agreed_models(folder, given, resume: bool):
         raise StoreError(f"{message}; choose another --out")
     return given
 
-# %% ../../nbs/09_four_rounds.ipynb #fd7342ae
+# %% ../../nbs/09_four_rounds.ipynb #c842d790
 def write_config(run: Run, resume: bool):
     """Write config.json: settings, and where and with what the run was started."""
     preset = run.models.preset
@@ -153,13 +166,14 @@ def write_config(run: Run, resume: bool):
         preset=preset.name if preset else "tiny",
         machine=dict(machine(), torch_threads=torch.get_num_threads()),
         isolation=run.executor.isolation.level,
+        files=file_digests(run.settings),
     )
     if resume:
         about = {k: v for k, v in read_config(run.folder).items() if k != "settings"}
     config = dict(settings=asdict(run.settings), **about)
     write_text(run.folder / "config.json", json.dumps(config, indent=1))
 
-# %% ../../nbs/09_four_rounds.ipynb #23f4ba57
+# %% ../../nbs/09_four_rounds.ipynb #92fdd4f8
 def executor_for(settings: Settings) -> Executor:
     """An executor as a run's settings want it."""
     group = settings.machine
@@ -170,14 +184,7 @@ def executor_for(settings: Settings) -> Executor:
         allow_weak=group.allow_weak_sandbox,
     )
 
-
-def check_problem_files(settings: Settings):
-    """Read the problem files, if there are any: a bad one is said before hours of work."""
-    for path in (settings.problems.train_file, settings.problems.test_file):
-        if path:
-            load_problems(path)
-
-# %% ../../nbs/09_four_rounds.ipynb #557502fd
+# %% ../../nbs/09_four_rounds.ipynb #184c0429
 def evolve(
     folder,  # of the run
     settings: Settings | None = None,  # None = the tiny model on a laptop CPU
@@ -190,7 +197,7 @@ def evolve(
     folder = Path(folder)
     if (folder / "config.json").exists() and not resume:
         raise StoreError(f"{folder} holds a run already; go on with --resume or choose another")
-    settings = agreed_settings(folder, settings) if resume else settings or Settings()
+    settings = agreed_settings(folder, settings, resume)
     check_problem_files(settings)
     models = agreed_models(folder, models, resume)
     with RunLock(folder), executor_for(settings) as executor, sitting(folder, executor):

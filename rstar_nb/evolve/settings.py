@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 from .setting import KIND_NAMES, Group, check_value, kind_of, range_text, setting
 
-# %% ../../nbs/inside/evolve_settings.ipynb #2c5ff61e
+# %% ../../nbs/inside/evolve_settings.ipynb #931bbfd2
 @dataclass(frozen=True)
 class BaseSettings(Group):
     """The weak base policy that a run begins with."""
@@ -44,6 +44,9 @@ class ProblemSettings(Group):
     carry: int = setting(0, "unsolved problems of the round before, searched again", low=0)
     train_file: str = setting("", "JSONL of training problems instead of the generator")
     test_file: str = setting("", "JSONL of held-out problems instead of the generator")
+    skip_bad: bool = setting(
+        False, "leave out problems of these files whose reference cannot be used"
+    )
 
     def __post_init__(self):
         super().__post_init__()

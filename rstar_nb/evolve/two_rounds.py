@@ -80,13 +80,13 @@ def telling_problem(early: dict, late: dict, level: int = 4) -> str:
     gained = [i for i in both if not early[i]["oracle"] and late[i]["correct"]]
     return min(gained or both, key=rank)
 
-# %% ../../nbs/inside/evolve_two_rounds.ipynb #f9d356a9
+# %% ../../nbs/inside/evolve_two_rounds.ipynb #0ff515ec
 def find_problem(settings: Settings, problem_id: str):
     """The held-out problem with this id. Raises LookupError if the run has none."""
     path = settings.problems.test_file
     if not path:
         return make_problem(problem_id)
-    for problem in load_problems(path):
+    for problem in load_problems(path, settings.problems.skip_bad):
         if problem.id == problem_id:
             return problem
     raise LookupError(f"{path}: no problem {problem_id!r}")

@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarni
 # A bar for each saved or loaded tiny model hides the bars that matter.
 transformers.utils.logging.disable_progress_bar()
 
-# %% ../../nbs/inside/policy_policy.ipynb #0287f41a
+# %% ../../nbs/inside/policy_policy.ipynb #04f1ff7e
 _STEPS_A_PROGRAM = 8  # a whole program may be as long as so many of the longest steps
 
 
@@ -46,6 +46,10 @@ class Policy:
         self.pad = tokenizer.eos_token_id
         if tokenizer.pad_token_id is not None:
             self.pad = tokenizer.pad_token_id
+        if self.pad is None:
+            raise ValueError(
+                "this tokenizer has neither a pad nor an end token; set tokenizer.pad_token first"
+            )
         self.max_positions = getattr(model.config, "max_position_embeddings", 4096)
         self.codec = Codec(tokenizer)
         self.step_ends = StepEnds(self.codec, model.config.vocab_size)
