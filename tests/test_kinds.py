@@ -22,6 +22,7 @@ from rstar_nb.policy.policy import Policy
 from rstar_nb.policy.steps import STEP_END
 from rstar_nb.policy.tiny import tiny_model, train_tokenizer
 from rstar_nb.problems.generator import generate, gold_program
+from rstar_nb.reward.heads import LastToken
 from rstar_nb.reward.model import RewardModel
 from rstar_nb.reward.pairs import held_out
 from rstar_nb.search.agent import Agent, SearchOptions
@@ -173,7 +174,7 @@ def test_all_three_are_trained_alike_and_compared_on_the_same_answers(
         return train_kind(name, policy, trees, fit, seed)
 
     monkeypatch.setattr(kinds, "train_kind", noted)
-    fit = Fit(2, 4, 1e-3, "last")
+    fit = Fit(2, 4, 1e-3, LastToken)
     options = SearchOptions(candidates=4, max_depth=9)
     measurement = Measurement(TEST, ("majority", "best_of_n/ppm_last"), (30,), options, wave=6)
     result = measure_kinds(run, tmp_path, measurement, executor, fit)

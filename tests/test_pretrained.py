@@ -176,14 +176,14 @@ def test_pairs_longer_than_the_context_are_left_out(folder, monkeypatch):
     long = "answer = " + " + ".join(["2"] * 100)
     short = pair()
     pairs = [short, pair(better=long), pair(worse=long), pair(question="word " * 200), short]
-    m.fit_pairs("a PPM", pairs, 1, 2, 1e-3, 0)
+    m.fit_pairs(m.new_ppm(m.policy), pairs, 1, 2, 1e-3, 0)
     assert taught == [short, short]
     # A pair whose longer side is exactly as long as the context is kept.
     length = max(len(m.policy.encode("2?", short[side])) for side in ("better", "worse"))
     for context, kept in ((length, 2), (length - 1, 0)):
         taught.clear()
         m.preset = replace(m.preset, context=context)
-        m.fit_pairs("a PPM", pairs, 1, 2, 1e-3, 0)
+        m.fit_pairs(m.new_ppm(m.policy), pairs, 1, 2, 1e-3, 0)
         assert len(taught) == kept
 
 
