@@ -23,6 +23,7 @@ from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
 from rstar_nb.measure.measurement import Measurement
 from rstar_nb.measure.runs import finished_round, load_round
 from rstar_nb.problems.generator import generate
+from rstar_nb.reward.heads import READS
 from rstar_nb.search.agent import Agent
 from rstar_nb.store import machine, write_text
 
@@ -65,7 +66,7 @@ def kinds(args):
     """Three kinds of reward model from the trees of the run."""
     k, _, _ = finished_round(args.run)
     group = load_settings(args.run).reward.in_round(k)
-    fit = Fit(group.num_steps, group.batch_size, group.lr, group.reads)
+    fit = Fit(group.num_steps, group.batch_size, group.lr, READS[group.reads])
     out = args.work / "kinds" / args.run.name
     measurement = measurement_of(args, KIND_STRATEGIES)
     with executor_of(args.run) as executor:

@@ -18,7 +18,7 @@ import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# %% ../nbs/inside/store.ipynb #e16fbd30
+# %% ../nbs/inside/store.ipynb #7cf20334
 class StoreError(RuntimeError):
     """Something on disk is missing, damaged or in use; the message says what to do."""
 
@@ -45,6 +45,15 @@ def _cannot_write(path, error) -> StoreError:
     return StoreError(f"{path}: cannot write ({reason}); mend that and go on with --resume")
 
 
+def _sync(path):
+    """Ask for a file's contents, or a folder's names, to be on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def append_lines(
     path,  # a JSONL file; made if it is not there
     rows,  # dicts
@@ -55,7 +64,8 @@ def append_lines(
     of a line: `repair_lines` comes first then.
     """
     path = Path(path)
-    size = path.stat().st_size if path.exists() else 0
+    is_new = not path.exists()
+    size = 0 if is_new else path.stat().st_size
     try:
         with open(path, "ab+") as f:
             if size:
@@ -67,6 +77,8 @@ def append_lines(
             f.write("".join(map(_sealed, rows)).encode())
             f.flush()
             os.fsync(f.fileno())
+        if is_new:
+            _sync(path.parent)
     except OSError as e:
         if path.exists():
             os.truncate(path, size)
@@ -147,16 +159,7 @@ def iterate_lines(
                 yield offset, row
             offset += len(line)
 
-# %% ../nbs/inside/store.ipynb #9355e06e
-def _sync(path):
-    """Ask for a file's contents, or a folder's names, to be on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
+# %% ../nbs/inside/store.ipynb #d113a276
 def _rename(old, new):
     os.replace(old, new)
     _sync(Path(new).parent)
@@ -180,11 +183,16 @@ def write_lines(path, rows):
     """Replace a JSONL file by these rows, each with a checksum, all at once. Raises StoreError."""
     write_text(path, "".join(map(_sealed, rows)))
 
-# %% ../nbs/inside/store.ipynb #872adb44
+# %% ../nbs/inside/store.ipynb #c14e9bba
+def _digest(path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def _digests(folder) -> dict:
     """SHA-256 of every file below a folder, by its path."""
     return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        str(p.relative_to(folder)): _digest(p)
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.name != "complete.json"
     }

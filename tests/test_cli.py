@@ -381,3 +381,18 @@ def test_a_bad_problem_file_is_said_before_weights_are_looked_for(here, base, tm
     (tmp_path / "out" / "config.json").write_text("{}")
     code, out, err = here("evolve", "--preset", "someone/no-such-model", "--out", tmp_path / "out")
     assert code == 1 and "holds a run already" in err
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    """Typer makes an exit of Ctrl-C; the person at the terminal still reads how to go on."""
+    import rstar_nb.cli.main as main
+    import rstar_nb.evolve.settings as settings
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings, "settings_text", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rstar", "settings"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 130 and "with --resume" in capsys.readouterr().err

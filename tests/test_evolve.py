@@ -684,3 +684,19 @@ def test_bad_references_are_left_out_on_request(tmp_path, capsys):
         check_problem_files(settings)
     check_problem_files(settings.with_values({"problems.skip_bad": True}))
     assert "1 of 2 problems left out" in capsys.readouterr().err
+
+
+def test_a_base_without_examples_is_refused_in_words():
+    from rstar_nb.evolve.tiny import train_base
+
+    with pytest.raises(ValueError, match="base.examples=0: the tiny model begins with"):
+        train_base(Settings().with_values({"base.examples": 0}))
+
+
+def test_a_base_of_long_examples_skips_the_stage_of_short_ones():
+    from rstar_nb.evolve.tiny import train_base
+
+    values = {"base.examples": 12, "base.levels": (3, 4), "base.num_steps": (2, 1)}
+    steps = []
+    train_base(Settings().with_values(values), on_step=lambda *at: steps.append(at))
+    assert len(steps) == 1

@@ -28,7 +28,7 @@ from rstar_nb.reward.pairs import held_out
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.mcts import search
 from rstar_nb.search.tree import Tree, trajectories, tree_to_json
-from rstar_nb.store import publish, write_lines
+from rstar_nb.store import StoreError, publish, write_lines
 
 PROBLEMS = generate(40, "train", seed=7, levels=[1, 2])
 TEST = generate(6, "test", seed=7, levels=[1])
@@ -195,4 +195,6 @@ def test_all_three_are_trained_alike_and_compared_on_the_same_answers(
     monkeypatch.setattr(kinds, "train_kind", lambda *args: pytest.fail("a kind was trained again"))
     again = measure_kinds(run, tmp_path, measurement, executor, fit)
     assert again["accuracy"] == result["accuracy"]
+    with pytest.raises(StoreError, match="trained from other weights or otherwise"):
+        measure_kinds(run, tmp_path, measurement, executor, replace(fit, num_steps=3))
     assert all(RewardModel.load(tmp_path / "seed_0" / name) for name in KINDS)

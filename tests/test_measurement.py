@@ -448,3 +448,20 @@ def test_solve_shows_the_search_and_answers_in_json(run_folder, tmp_path):
         tmp_path / "none.html",
     )
     assert code == 1 and "grows no tree" in err
+
+
+def test_rows_come_in_the_order_that_was_asked_for():
+    """The first strategy is what others are compared with, whatever was measured first."""
+    from rstar_nb.measure.measurement import Measurement, wanted_rows
+
+    problems = generate(2, "test")
+    rows = [
+        dict(problem_id=p.id, strategy=name, budget=budget)
+        for name in ("majority", "greedy", "mcts/uct/vote")
+        for budget in (200, 100)
+        for p in problems
+    ]
+    asked = Measurement(problems, ("greedy", "majority"), (100, 200))
+    found = [(r["budget"], r["strategy"]) for r in wanted_rows(rows, asked)]
+    order = [(b, s) for b in (100, 200) for s in ("greedy", "majority") for _ in problems]
+    assert found == order

@@ -18,15 +18,17 @@ def test_a_skeleton_is_a_program_without_its_numbers_and_comments():
     )
 
 
-def tree(i, solved, grown, tokens=10, level=1, greedy=None):
+def tree(i, solved, grown, tokens=10, level=1, greedy=None, by=None):
     """A tree as in search.jsonl.
 
-    `greedy` says whether its first program was right (default: whether it is solved).
+    `greedy` says whether its first program was right (default: whether it is solved), `by` what
+    solved it first (default: the tree if one was grown).
     """
     right = solved if greedy is None else greedy
     return dict(
         problem_id=f"p{i}",
         solved=solved,
+        solved_by=(by or ("tree" if grown else "greedy")) if solved else None,
         tokens=tokens,
         level=level,
         subject="story",
@@ -56,8 +58,8 @@ def run(tmp_path):
                 tree(1, False, False),
                 tree(2, True, True, 100),
                 tree(3, False, True, 120),
-                tree(4, True, True, 80),
-                tree(7, True, False, greedy=False),
+                tree(4, True, True, 80, by="greedy"),
+                tree(7, True, False, greedy=False, by="changed"),
             ],
             ["own = 1 + 2", "own = 3 + 4", "own = 5 * 6"],
         ),

@@ -325,3 +325,13 @@ def test_nothing_to_export(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict(settings={}, machine={})))
     with pytest.raises(ModelError, match="no finished round"):
         model_card(tmp_path)
+
+
+def test_exporting_deletes_nothing(tmp_path):
+    """A folder with something in it is refused; a run exported onto itself would be lost."""
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(ModelError, match="holds something already"):
+        export_run(tmp_path, tmp_path)
+    with pytest.raises(ModelError, match="holds something already"):
+        export_run(tmp_path, tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "keep me"

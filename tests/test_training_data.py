@@ -21,6 +21,7 @@ from rstar_nb.reward.pairs import (
 )
 from rstar_nb.reward.values import fit_values, outcome_targets, q_targets
 from rstar_nb.search.tree import Node, Tree
+from rstar_nb.training.loop import length_batches
 from rstar_nb.training.sft import (
     code_only,
     encode_row,
@@ -261,3 +262,9 @@ def test_lora_trains_only_the_adapter(policy):
 
 def test_steps_grow_with_the_rows():
     assert num_steps_for(100, 4) == 300 < num_steps_for(6000, 4) == 1500
+
+
+def test_no_rows_are_refused_at_once():
+    """Without rows no batch is ever full: it must not look for one for ever."""
+    with pytest.raises(ValueError, match="no rows to train on"):
+        length_batches([], 4, 3, seed=0)

@@ -37,7 +37,7 @@ def ablate(
     plot_arms(rows).save(out / "arms.png")
     last_json(dict(out=str(out), picture=str(out / "arms.png"), arms=rows))
 
-# %% ../../nbs/inside/cli_experiments.ipynb #5c210dc6
+# %% ../../nbs/inside/cli_experiments.ipynb #3cc29e5a
 @app.command()
 def kinds(
     run: Path,
@@ -65,12 +65,13 @@ def kinds(
     if preset_of(run) != "tiny":
         message = f"{run} was started with --preset {preset_of(run)}"
         raise ValueError(f"{message}; the comparison of reward models is for the tiny model")
-    group = load_settings(run).reward.in_round(k)
+    settings = load_settings(run)
+    group = settings.reward.in_round(k)
     measurement = Measurement(
         held_out_problems(run, problems, n),
         KIND_STRATEGIES,
         tuple(numbers(budget, "--budget")),
-        SearchOptions(candidates=4, max_depth=9, seed=seed),
+        SearchOptions(candidates=4, max_depth=settings.search.max_depth, seed=seed),
     )
     fit = Fit(group.num_steps, group.batch_size, group.lr, READS[group.reads])
     with executor_of(run) as executor:

@@ -35,7 +35,7 @@ def doctor():
     with Executor(workers=1, preload=(), allow_weak=True) as executor:
         typer.echo(str(executor.isolation))
 
-# %% ../../nbs/inside/cli_main.ipynb #00060498
+# %% ../../nbs/inside/cli_main.ipynb #9dbd546c
 INTERRUPTED = "interrupted; the same command goes on from here (rstar evolve: with --resume)"
 
 
@@ -48,6 +48,10 @@ def main():
     except KeyboardInterrupt:
         say(INTERRUPTED)
         sys.exit(130)
+    except SystemExit as e:  # what typer makes of Ctrl-C
+        if e.code == 130:
+            say(INTERRUPTED)
+        raise
     except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
         if debug:
             raise

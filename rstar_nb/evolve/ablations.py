@@ -78,7 +78,7 @@ def share_base(folder, full):
 
     publish(target / "policy", copy)
 
-# %% ../../nbs/inside/evolve_ablations.ipynb #722447c1
+# %% ../../nbs/inside/evolve_ablations.ipynb #9ee687dc
 def run_arm(
     arm: Arm,
     out,  # folder of all arms
@@ -97,7 +97,8 @@ def run_arm(
     if arm.needs_full and not is_done(full, settings.rounds):
         message = f"{full}: not finished, and {arm.name} takes its number of tokens from it"
         raise StoreError(f"{message}; run the arm 'full' for this seed first")
-    if arm.models == TinyModels():
+    same = changed.base == settings.base and changed.evaluation == settings.evaluation
+    if same and arm.models == TinyModels():
         share_base(folder, full)
     resume = (folder / "config.json").exists()
     begin = cpu_seconds()
@@ -105,7 +106,8 @@ def run_arm(
         evolve(folder, changed, resume, quiet, arm.models, arm.loop(Loop(), full))
     finally:
         seconds = round(cpu_seconds() - begin, 1)
-        append_lines(folder / "cpu.jsonl", [dict(seconds=seconds)])
+        if folder.is_dir():
+            append_lines(folder / "cpu.jsonl", [dict(seconds=seconds)])
     return folder
 
 # %% ../../nbs/inside/evolve_ablations.ipynb #a6384ac6

@@ -8,7 +8,7 @@ __all__ = ['LABEL_TOKENS', 'WIDTHS', 'ARM_LIST', 'ARMS', 'tree_of_samples', 'tok
            'scaled_models', 'Arm', 'no_ppm_settings', 'one_round_settings', 'sampling_loop', 'unverified_loop',
            'noisy_loop', 'gold_loop', 'random_ppm_loop']
 
-# %% ../../nbs/inside/evolve_arms.ipynb #17a176ee
+# %% ../../nbs/inside/evolve_arms.ipynb #3da10db9
 import inspect
 import random
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pathlib import Path
 from ..answers.judge import is_equivalent
 from .curriculum import training_problems
 from .loop import Loop
-from .searching import search_phase
+from .searching import is_grown, search_phase
 from .tiny import TinyModels
 from ..policy.steps import STEP_END, Candidate, derive_seed
 from ..policy.tiny import tiny_model
@@ -31,25 +31,21 @@ from ..search.strategies import gather_samples
 from ..search.tree import Tree
 from ..store import StoreError, read_lines, write_lines
 
-# %% ../../nbs/inside/evolve_arms.ipynb #df5acdb4
+# %% ../../nbs/inside/evolve_arms.ipynb #32440d71
 def tree_of_samples(
     problem,
     candidates,  # whole programs
     results,  # what running each gave
     whole: bool = False,  # put each program into a single step
+    wrong_reward: float = -1.0,  # reward of a wrong answer
 ) -> Tree:
     """A tree that holds sampled programs; each one that ran is a rollout."""
     tree = Tree(problem.id, problem.question)
     for candidate, result in zip(candidates, results, strict=True):
-        add_program(tree, candidate, result, problem.answer, whole=whole)
+        add_program(tree, candidate, result, problem.answer, whole=whole, wrong_reward=wrong_reward)
     return tree
 
-# %% ../../nbs/inside/evolve_arms.ipynb #75196833
-def _is_grown(row: dict) -> bool:
-    """Does a row of search.jsonl hold a grown tree? It begins with a selection."""
-    return bool(row["events"]) and row["events"][0]["kind"] == "select"
-
-
+# %% ../../nbs/inside/evolve_arms.ipynb #042f9a53
 def tokens_per_tree(
     full,  # folder of the full arm's run
     k: int,  # round
@@ -65,14 +61,14 @@ def tokens_per_tree(
             f"{message}, and this arm takes its tokens from it; run the arm 'full' first"
         )
     rows = read_lines(folder / "search.jsonl")
-    grown = [r["tokens"] for r in rows if _is_grown(r)]
-    cheap = [r["tokens"] for r in rows if not _is_grown(r)]
+    grown = [r["tokens"] for r in rows if is_grown(r)]
+    cheap = [r["tokens"] for r in rows if not is_grown(r)]
     if not grown:
         return 1.0
     first_pass = sum(cheap) / len(cheap) if cheap else 0  # a grown tree's tokens include its own
     return max(1.0, sum(grown) / len(grown) - first_pass)
 
-# %% ../../nbs/inside/evolve_arms.ipynb #7263c9ee
+# %% ../../nbs/inside/evolve_arms.ipynb #31b5b00d
 def sampled_trees(
     run,
     k: int,
@@ -106,7 +102,9 @@ def sampled_trees(
         draw += 1
     results = iter(agent.executor.run([c.text for p in problems for c in drawn[p.id]]))
     return [
-        tree_of_samples(p, drawn[p.id], [next(results) for _ in drawn[p.id]], whole)
+        tree_of_samples(
+            p, drawn[p.id], [next(results) for _ in drawn[p.id]], whole, group.wrong_reward
+        )
         for p in problems
     ]
 
@@ -164,7 +162,7 @@ def noisy_problems(run, k: int, share: float, problems: Callable = training_prob
     """The problems of a round, a share of them with a wrong reference."""
     return [with_noise(p, share, run.settings.seed) for p in problems(run, k)]
 
-# %% ../../nbs/inside/evolve_arms.ipynb #aef68376
+# %% ../../nbs/inside/evolve_arms.ipynb #03158a3f
 class RandomPPM:
     """A PPM whose score is a random number in [-1, 1] that follows from the text."""
 
@@ -190,8 +188,9 @@ def gold_trees(run, problems, agent: Agent) -> list:
     """In place of greedy programs: the generator's program for each problem, for no tokens."""
     texts = [STEP_END.join(gold_program(p.id)) for p in problems]
     results = agent.executor.run(texts)
+    reward = run.settings.search.wrong_reward
     return [
-        tree_of_samples(problem, [Candidate(text, 0.0, (), True)], [result])
+        tree_of_samples(problem, [Candidate(text, 0.0, (), True)], [result], wrong_reward=reward)
         for problem, text, result in zip(problems, texts, results, strict=True)
     ]
 

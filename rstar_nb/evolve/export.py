@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['CARD', 'PPM_FILES', 'model_card', 'export_run']
 
-# %% ../../nbs/inside/evolve_export.ipynb #c11c4c04
+# %% ../../nbs/inside/evolve_export.ipynb #c873162e
 import json
 import shutil
 from pathlib import Path
 
 from .record import round_row
 from .settings import Settings
+from ..measure.runs import rounds_of
 from ..policy.presets import ModelError
 from ..store import is_complete, publish, read_lines
 from ..training.adapters import merge_adapter
@@ -113,10 +114,11 @@ def model_card(run) -> str:
         ppm=PPM_FILES if base else "",
     )
 
-# %% ../../nbs/inside/evolve_export.ipynb #0b15b129
+# %% ../../nbs/inside/evolve_export.ipynb #5725923d
 def _finished_rounds(run: Path) -> list:
-    """Folders of the rounds with both models, the newest first."""
-    folders = sorted(run.glob("round_*"), key=lambda f: -int(f.name.split("_")[1]))
+    """Folders of the measured rounds with both models, the newest first."""
+    measured = {m["round"] for m in read_lines(run / "metrics.jsonl")}
+    folders = [f for k, f in reversed(rounds_of(run).items()) if k in measured]
     return [f for f in folders if is_complete(f / "policy") and is_complete(f / "ppm")]
 
 
@@ -127,6 +129,9 @@ def export_run(
     base=None,  # folder of the base's weights, for merging
 ) -> Path:
     """Write the last finished round's models and a card; returns `out`. Raises ModelError."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} holds something already; choose another folder to export to")
     finished = _finished_rounds(Path(run))
     if not finished:
         raise ModelError(f"{run}: no finished round there")
@@ -143,4 +148,4 @@ def export_run(
         (temporary / "README.md").write_text(card)
 
     publish(out, write)
-    return Path(out)
+    return out

@@ -45,7 +45,7 @@ def training_rows(run, k: int, name: str) -> list:
         rows += [r for r in read_lines(run.folder_of(i) / name) if not held_out(r["problem_id"])]
     return rows
 
-# %% ../../nbs/inside/evolve_phases.ipynb #d2e68d1e
+# %% ../../nbs/inside/evolve_phases.ipynb #8ecd9a94
 def sft_phase(run, k: int):
     """The policy of round `k`, trained or loaded."""
     settings = run.settings
@@ -59,7 +59,7 @@ def sft_phase(run, k: int):
     num_steps = num_steps_for(len(rows), sft.passes, sft.batch_size, sft.min_num_steps)
     num_steps = min(sft.max_num_steps, num_steps)
     shown = rows
-    if sft.renumber and not settings.problems.train_file:
+    if rows and sft.renumber and not settings.problems.train_file:
         passes = math.ceil(num_steps * sft.batch_size / len(rows))
         shown = renumbered(rows, passes, derive_seed(settings.seed, "renumber", k))
     with run.phase(k, "sft", num_steps) as advance:
@@ -88,9 +88,9 @@ def _publish_model(folder, model, save, about: dict):
 
     publish(folder, write)
 
-# %% ../../nbs/inside/evolve_phases.ipynb #2317062d
+# %% ../../nbs/inside/evolve_phases.ipynb #b7ce7778
 def reward_phase(run, k: int, policy):
-    """The PPM of round `k`, trained or loaded; without pairs it has no opinion."""
+    """The PPM of round `k`, trained or loaded; without pairs it is a new one."""
     settings = run.settings
     group = settings.reward.in_round(k)
     folder = run.folder_of(k) / "ppm"

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['skeleton', 'greedy_solved', 'round_plateau', 'plateau']
 
-# %% ../../nbs/inside/evolve_plateau.ipynb #e2d6b3af
+# %% ../../nbs/inside/evolve_plateau.ipynb #b18b41a8
 import re
 from pathlib import Path
 
 from .loop import load_settings
+from .searching import is_grown
 from .tiny import seed_rows
 from ..measure.intervals import tally
 from ..store import read_lines
@@ -20,7 +21,7 @@ def skeleton(steps) -> str:
     """A program with its numbers masked."""
     return re.sub(r"\d+(\.\d+)?", "#", code_only(steps))
 
-# %% ../../nbs/inside/evolve_plateau.ipynb #46d78828
+# %% ../../nbs/inside/evolve_plateau.ipynb #81b725da
 def greedy_solved(tree: dict) -> bool:
     """Was the first program of a tree from `search.jsonl` right?"""
     first = next((e for e in tree["events"] if e["kind"] == "execute"), None)
@@ -36,33 +37,28 @@ def _counts(trees) -> dict:
     )
 
 
-def _is_grown(tree: dict) -> bool:
-    return bool(tree["events"]) and tree["events"][0]["kind"] == "select"
-
-
 def round_plateau(
     folder,  # of the round
-    settings,  # of the run
     k: int,  # number of the round
     seen,  # skeletons of the worked examples and of earlier rounds
 ) -> tuple:
     """(counts of a round, its skeletons)."""
     trees = read_lines(Path(folder) / "search.jsonl")
     rows = read_lines(Path(folder) / "selected.jsonl")
-    grown = [t for t in trees if _is_grown(t)]
-    cheap = [t for t in trees if not _is_grown(t)]
+    grown = [t for t in trees if is_grown(t)]
+    cheap = [t for t in trees if not is_grown(t)]
     greedy = sum(greedy_solved(t) for t in cheap)
     skeletons = [skeleton(r["steps"]) for r in rows]
-    # Of the grown trees these are for problems no cheap program solved; others were solved before.
-    unsolved = min(settings.search.in_round(k).trees, len(grown))
+    # What no cheap program solved; the other grown trees are for problems that were solved before.
+    unsolved_before = [t for t in grown if t["solved_by"] in (None, "tree")]
     counts = dict(
         round=k,
         cheap=_counts(cheap),
         greedy=greedy,
         changed=sum(t["solved"] for t in cheap) - greedy,
         grown=_counts(grown),
-        added=sum(t["solved"] for t in grown) - (len(grown) - unsolved),
-        wrong=unsolved,
+        added=sum(t["solved"] for t in unsolved_before),
+        wrong=len(unsolved_before),
         coverage=tally(trees, "solved"),
         rows=len(rows),
         skeletons=len(set(skeletons)),
@@ -71,7 +67,7 @@ def round_plateau(
     )
     return counts, set(skeletons)
 
-# %% ../../nbs/inside/evolve_plateau.ipynb #bc3adf53
+# %% ../../nbs/inside/evolve_plateau.ipynb #3202bc1c
 def _test_outcomes(run: Path, rounds: int) -> list:
     """For each test problem: level, subject, and whether each round's policy alone was right."""
     problems = {}
@@ -92,11 +88,11 @@ def plateau(run) -> dict:
     `last` has (right, asked) of the last policy by subject and level.
     """
     run = Path(run)
-    settings = load_settings(run)
-    seen = {skeleton(r["steps"]) for r in seed_rows(settings, 1)}  # of the worked examples
+    examples = seed_rows(load_settings(run), 1)
+    seen = {skeleton(r["steps"]) for r in examples}
     rounds = []
     for k in range(1, 1 + max(m["round"] for m in read_lines(run / "metrics.jsonl"))):
-        counts, skeletons = round_plateau(run / f"round_{k}", settings, k, seen)
+        counts, skeletons = round_plateau(run / f"round_{k}", k, seen)
         rounds.append(counts)
         seen |= skeletons
     outcomes = _test_outcomes(run, len(rounds))

@@ -25,7 +25,7 @@ from ..problems.generator import uncited
 from ..reward.adapters import AdapterRewardModel, fit_adapter, load_ppm, pairs_within
 from ..training.adapters import AdapterPolicy, SharedBase, fine_tune_adapter, read_adapter
 
-# %% ../../nbs/inside/evolve_pretrained.ipynb #5b34f181
+# %% ../../nbs/inside/evolve_pretrained.ipynb #86eddcf4
 def _say_left_out(kind: str, n: int):
     """On stderr, so that a row which vanishes is not a secret."""
     if n:
@@ -131,7 +131,7 @@ class PretrainedModels:
         )
 
     def new_ppm(self, policy, **options) -> AdapterRewardModel:
-        """A PPM that starts from the policy's weights and has no opinion yet."""
+        """An untrained PPM that starts from the policy's weights."""
         return AdapterRewardModel(policy, **options)
 
     def fit_pairs(

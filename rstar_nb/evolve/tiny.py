@@ -75,14 +75,16 @@ def seed_rows(
             rows.append(row)
     return rows
 
-# %% ../../nbs/inside/evolve_tiny.ipynb #e818c386
+# %% ../../nbs/inside/evolve_tiny.ipynb #dadd9a52
 def train_base(
     settings,  # `Settings`
     make_model: Callable = tiny_model,  # (vocabulary size, seed) -> model
     on_step=None,  # called after each optimiser step
 ) -> Policy:
-    """The weak base policy, from nothing."""
+    """The weak base policy, from nothing. Raises ValueError without worked examples."""
     sample = seed_rows(settings, 1)
+    if not sample:
+        raise ValueError("base.examples=0: the tiny model begins with worked examples; give some")
     tokenizer = train_tokenizer(
         [plain_prompt(r["question"]) + STEP_END.join(r["steps"]) + STEP_END for r in sample]
     )
@@ -91,6 +93,8 @@ def train_base(
     stages = zip(settings.base.num_steps, ((1, 2), None), strict=True)
     for stage, (num_steps, levels) in enumerate(stages):
         n = sum(levels is None or len(r["steps"]) in levels for r in sample)
+        if not n:
+            continue  # the base is trained on none of these levels
         passes = max(1, math.ceil(num_steps * sft.batch_size / n))
         fine_tune(
             policy,

@@ -80,9 +80,9 @@ def telling_problem(early: dict, late: dict, level: int = 4) -> str:
     gained = [i for i in both if not early[i]["oracle"] and late[i]["correct"]]
     return min(gained or both, key=rank)
 
-# %% ../../nbs/inside/evolve_two_rounds.ipynb #0ff515ec
+# %% ../../nbs/inside/evolve_two_rounds.ipynb #8ea7de17
 def find_problem(settings: Settings, problem_id: str):
-    """The held-out problem with this id. Raises LookupError if the run has none."""
+    """The held-out problem with this id. Raises LookupError or ValueError if there is none."""
     path = settings.problems.test_file
     if not path:
         return make_problem(problem_id)

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'KIND_STRATEGIES', 'outcome_rows', 'q_rows', 'pair_rows', 'Kind', 'Fit', 'find_kind', 'trees_until',
            'train_kind', 'pair_table', 'trained_kind', 'held_out_pairs', 'measure_kinds']
 
-# %% ../../nbs/inside/measure_kinds.ipynb #daa4ff7d
+# %% ../../nbs/inside/measure_kinds.ipynb #90a169c4
 import json
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .intervals import wilson
 from .measurement import Measurement, comparisons, measure, summarise
-from .runs import load_round
+from .runs import load_round, weights_digest
 from ..policy.steps import derive_seed
 from ..reward.heads import LastToken
 from ..reward.model import RewardModel
@@ -23,9 +23,9 @@ from ..reward.pairs import fit_pairs, held_out, pair_accuracy, preference_pairs
 from ..reward.values import fit_values, outcome_targets, q_targets
 from ..search.agent import Agent
 from ..search.tree import tree_from_json
-from ..store import is_complete, publish, read_lines
+from ..store import StoreError, is_complete, publish, read_lines, write_text
 
-# %% ../../nbs/inside/measure_kinds.ipynb #7fc1319d
+# %% ../../nbs/inside/measure_kinds.ipynb #052a23ec
 def outcome_rows(trees) -> list:
     """What an ORM learns from: finished programs with +1 or -1."""
     return [row for tree in trees for row in outcome_targets(tree)]
@@ -55,7 +55,7 @@ class Fit:
     """How a reward model is trained; the same for all kinds."""
 
     num_steps: int  # optimiser steps
-    batch_size: int = 24  # pairs, or half as many as rows, per step
+    batch_size: int = 24  # pairs per step; of rows twice as many
     lr: float = 5e-4  # learning rate
     reads: type = LastToken  # the model's head, as in `READS`
 
@@ -114,7 +114,7 @@ def pair_table(
             table.append(dict(model=name, pairs=kind, right=right, n=n, interval=interval))
     return table
 
-# %% ../../nbs/inside/measure_kinds.ipynb #f9049598
+# %% ../../nbs/inside/measure_kinds.ipynb #f2135684
 def trained_kind(
     name: str,
     folder,  # of the model
@@ -122,21 +122,33 @@ def trained_kind(
     trees: Callable,  # -> the trees; called only if the model is not there
     fit: Fit,
     seed: int = 0,
+    source: str = "",  # digest of the policy's weights
 ) -> tuple:
-    """(reward model, what it was trained on), from its folder or trained."""
+    """(reward model, what it was trained on), from its folder or trained.
+
+    Raises StoreError if the folder holds one that was trained from other weights or otherwise.
+    """
     folder = Path(folder)
     if not is_complete(folder):
         begin = time.perf_counter()
         model, n = train_kind(name, policy, trees(), fit, seed)
         seconds = time.perf_counter() - begin
-        about = dict(rows=n, steps=fit.num_steps, reads=fit.reads.__name__, seconds=seconds)
+        about = dict(rows=n, seconds=seconds, **_made_with(fit, source))
 
         def write(temporary):
             model.save(temporary)
             (temporary / "training.json").write_text(json.dumps(about))
 
         publish(folder, write)
-    return RewardModel.load(folder), json.loads((folder / "training.json").read_text())
+    about = json.loads((folder / "training.json").read_text())
+    if any(about.get(name) != value for name, value in _made_with(fit, source).items()):
+        message = f"{folder} was trained from other weights or otherwise"
+        raise StoreError(f"{message}; choose another --out")
+    return RewardModel.load(folder), about
+
+
+def _made_with(fit: Fit, source: str) -> dict:
+    return dict(steps=fit.num_steps, reads=fit.reads.__name__, source=source)
 
 
 def held_out_pairs(run, k: int) -> list:
@@ -144,7 +156,7 @@ def held_out_pairs(run, k: int) -> list:
     paths = [Path(run) / f"round_{i}" / "pairs.jsonl" for i in range(1, k + 1)]
     return [p for path in paths for p in read_lines(path) if held_out(p["problem_id"])]
 
-# %% ../../nbs/inside/measure_kinds.ipynb #a4b3b547
+# %% ../../nbs/inside/measure_kinds.ipynb #2dc8003e
 KIND_STRATEGIES = ("majority", "best_of_n/ppm_last", "mcts/uct/vote")
 
 
@@ -176,14 +188,16 @@ def measure_kinds(
     seed = measurement.options.seed
     out = Path(out) / f"seed_{seed}"
     k, policy, _ = load_round(run, k)
+    source = weights_digest(Path(run) / f"round_{k}" / "policy")
     models, trained, rows = {}, {}, []
     for name in KINDS:
         models[name], trained[name] = trained_kind(
-            name, out / name, policy, lambda: trees_until(run, k), fit, seed
+            name, out / name, policy, lambda: trees_until(run, k), fit, seed, source
         )
         say(f"{name}: {trained[name]['steps']} steps on {trained[name]['rows']:,} rows")
     for name, model in models.items():
-        about = dict(run=str(run), round=k, kind=name)
+        weights = dict(policy=source, model=weights_digest(out / name))
+        about = dict(run=str(run), round=k, kind=name, weights=weights)
         agent = Agent(policy, executor, ppm=model)
         answers = measure(out / f"rows_{name}", measurement, agent, about)
         rows += _rows_of_kind(name, answers, first=name == next(iter(models)))
@@ -199,5 +213,5 @@ def measure_kinds(
         accuracy=summarise(rows),
         comparisons=comparisons(rows),
     )
-    (out / "kinds.json").write_text(json.dumps(result, indent=1))
+    write_text(out / "kinds.json", json.dumps(result, indent=1))
     return result

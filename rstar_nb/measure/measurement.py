@@ -140,7 +140,7 @@ class _Wave:
         thoughts, seconds = _timed(self.think, strategy)
         return thoughts, self.gathering[strategy.gather] + seconds
 
-# %% ../../nbs/inside/measure_measurement.ipynb #b3515838
+# %% ../../nbs/inside/measure_measurement.ipynb #200125a2
 def measure(
     out,  # folder of the record
     measurement: Measurement,
@@ -185,14 +185,16 @@ def _write_answers(out: Path, wave: _Wave, strategy, todo, start: int):
 
 
 def wanted_rows(rows, measurement: Measurement) -> list:
-    """Of the rows of a record, those that the measurement asks for."""
-    names = {s.name for s in measurement.chosen}
+    """Of the rows of a record, those that the measurement asks for, in the order it names them."""
+    names = [s.name for s in measurement.chosen]
+    budgets = list(measurement.budgets)
     ids = {p.id for p in measurement.problems}
-    return [
+    wanted = [
         r
         for r in rows
-        if r["problem_id"] in ids and r["strategy"] in names and r["budget"] in measurement.budgets
+        if r["problem_id"] in ids and r["strategy"] in names and r["budget"] in budgets
     ]
+    return sorted(wanted, key=lambda r: (budgets.index(r["budget"]), names.index(r["strategy"])))
 
 # %% ../../nbs/inside/measure_measurement.ipynb #5840cd36
 def _mean(rows, key: str) -> float:

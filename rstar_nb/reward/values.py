@@ -33,7 +33,7 @@ def q_targets(
         if n.node_visits
     ]
 
-# %% ../../nbs/inside/reward_values.ipynb #0cdf725f
+# %% ../../nbs/inside/reward_values.ipynb #14cfb33c
 def fit_values(
     reward_model,  # trained in place
     rows,  # dicts with question, steps and target in [-1, 1]
@@ -50,6 +50,6 @@ def fit_values(
 
     def batch_loss(step):
         scores = reward_model.scores([encoded[i] for i in batches[step]])
-        return (scores - targets[batches[step]]).pow(2).mean()
+        return (scores - targets[batches[step]].to(scores.device)).pow(2).mean()
 
     return train_loop(reward_model.parameters(), batch_loss, num_steps, lr, on_step=on_step)

@@ -28,7 +28,7 @@ def insert(
         node = known
     return node
 
-# %% ../../nbs/inside/search_programs.ipynb #e96440bc
+# %% ../../nbs/inside/search_programs.ipynb #05467b64
 def add_program(
     tree: Tree,
     candidate,  # its text, its log-probability, its token ids
@@ -44,7 +44,7 @@ def add_program(
     """
     tree.tokens += len(candidate.ids) - candidate.begun
     steps = [s for s in candidate.text.split(STEP_END) if s.strip()]
-    node = insert(tree, [candidate.text] if whole else steps)
+    node = insert(tree, [candidate.text] if whole and steps else steps)
     n = tree.nodes[node]
     if node == ROOT or (n.children and result.status != "ok"):
         return node

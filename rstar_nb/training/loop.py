@@ -9,14 +9,19 @@ __all__ = ['length_batches', 'learning_rate', 'inner_matrices', 'train_loop']
 import numpy as np
 import torch
 
-# %% ../../nbs/inside/training_loop.ipynb #0b266b18
+# %% ../../nbs/inside/training_loop.ipynb #2872a840
 def length_batches(
     lengths,  # (rows) tokens of each row
     batch_size: int,  # rows in a batch, at most
     num_steps: int,  # batches wanted
     seed: int,
 ) -> list:
-    """`num_steps` lists of row numbers; rows of similar length together, each once per pass."""
+    """`num_steps` lists of row numbers; rows of similar length together, each once per pass.
+
+    Raises ValueError if there are no rows.
+    """
+    if not len(lengths):
+        raise ValueError("there are no rows to train on")
     rng = np.random.default_rng(seed)
     batches = []
     while len(batches) < num_steps:
