@@ -133,22 +133,26 @@ def test_near_the_end_of_the_context_samples_depend_on_their_own_prefix_only(
     assert longest[0] == 7 < longest[4], "the room of the long prefix was that of all"
 
 
-def test_positions_never_pass_the_end_of_a_table_of_positions():
-    tokenizer = train_tokenizer(["a b c"])
-    torch.manual_seed(0)
-    gpt2 = GPT2LMHeadModel(
+def tiny_gpt2(tokenizer, n_positions: int):
+    """A random-weight model with a table of positions."""
+    return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer),
             n_embd=32,
             n_layer=2,
             n_head=4,
-            n_positions=64,
-            bos_token_id=1,
-            eos_token_id=1,
+            n_positions=n_positions,
             pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=1,
         )
     )
-    other = Policy(gpt2, tokenizer, max_step_tokens=48)
+
+
+def test_positions_never_pass_the_end_of_a_table_of_positions():
+    tokenizer = train_tokenizer(["a b c"])
+    torch.manual_seed(0)
+    other = Policy(tiny_gpt2(tokenizer, n_positions=64), tokenizer, max_step_tokens=48)
     prefixes = [("b" * 48, []), ("a", [])]
     long, short = other.propose(prefixes, 2, [0, 1])
     assert max(len(c.ids) for c in long) <= 64 - len(other.encode(*prefixes[0])) <= 12
@@ -185,19 +189,7 @@ def test_other_architectures_work_unchanged():
             eos_token_id=1,
         )
     )
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_embd=32,
-            n_layer=2,
-            n_head=4,
-            n_positions=128,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=1,
-        )
-    )
-    for model in (llama, gpt2):
+    for model in (llama, tiny_gpt2(tokenizer, n_positions=128)):
         other = Policy(model, tokenizer, max_step_tokens=8)
         for q, cs in zip(
             ["1 + 1?", "a longer question, 2 + 2?"],
