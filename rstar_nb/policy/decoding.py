@@ -67,6 +67,7 @@ class Written:
         self,
         room,  # (B,) tokens that the rows of a prefix may write
         k: int,  # rows for each prefix
+        runners_up: int = 0,  # likeliest tokens kept beside each token; 0 = none are asked for
     ):
         shape = len(room), k, int(room.max())
         self.room = room
@@ -74,6 +75,30 @@ class Written:
         self.logprobs = torch.zeros(shape)
         self.length = room[:, None].repeat(1, k)
         self.ended = torch.zeros(shape[:2], dtype=torch.bool)
+        self.likely = torch.zeros(*shape, runners_up + 1, dtype=torch.long) if runners_up else None
+        self.likely_logprobs = torch.zeros(*shape, runners_up + 1) if runners_up else None
+
+    def note_likely(self, groups, t: int, logits):
+        """The likeliest tokens at token `t`: `logits` (groups * k, vocabulary)."""
+        if self.likely is not None:
+            k, n = self.likely.shape[1], self.likely.shape[3]
+            top = logits.float().log_softmax(-1).topk(n)
+            self.likely[groups, :, t] = top.indices.cpu().view(-1, k, n)
+            self.likely_logprobs[groups, :, t] = top.values.cpu().view(-1, k, n)
+
+    def runners_up(self, i: int, j: int, n: int) -> tuple:
+        """`Candidate.runners_up` of the first `n` tokens of row `j` of prefix `i`."""
+        if self.likely is None:
+            return ()
+        taken = self.tokens[i, j, :n].tolist()
+        logprobs = self.logprobs[i, j, :n].tolist()
+        ids = self.likely[i, j, :n].tolist()
+        values = self.likely_logprobs[i, j, :n].tolist()
+        rows = zip(taken, logprobs, ids, values, strict=True)
+        return tuple(
+            (own, *[pair for pair in zip(others, theirs) if pair[0] != token][: len(others) - 1])
+            for token, own, others, theirs in rows
+        )
 
     def stop(self, groups, t: int, which):
         """Rows of `groups` that end with token `t`: `which` (groups, k). Others stay."""
@@ -87,32 +112,25 @@ class Written:
 
     def candidates(self, codec, begun) -> list:
         """A list of `Candidate` for each prefix; `begun` (B) tokens that its rows were given."""
-        return [
-            [
-                self._candidate(*row, first)
-                for row in zip(
-                    codec.decode([first + ids[:n] for ids, n in zip(tokens, length, strict=True)]),
-                    tokens,
-                    logprobs,
-                    length,
-                    ended,
-                    strict=True,
-                )
-            ]
-            for first, tokens, logprobs, length, ended in zip(
-                begun,
-                self.tokens.tolist(),
-                self.logprobs,
-                self.length.tolist(),
-                self.ended.tolist(),
-                strict=True,
+        lengths = self.length.tolist()
+        candidates = []
+        for i, first in enumerate(begun):
+            rows = [self.tokens[i, j, :n].tolist() for j, n in enumerate(lengths[i])]
+            texts = codec.decode([first + row for row in rows])
+            candidates.append(
+                [
+                    self._candidate(i, j, text, (*first, *row), len(first))
+                    for j, (text, row) in enumerate(zip(texts, rows, strict=True))
+                ]
             )
-        ]
+        return candidates
 
-    @staticmethod
-    def _candidate(text, tokens, logprobs, n, ended, first):
-        logprob = float(logprobs[:n].sum())
-        return Candidate(text.strip("\n"), logprob, (*first, *tokens[:n]), ended, len(first))
+    def _candidate(self, i, j, text, ids, begun):
+        """Row `j` of prefix `i` as a `Candidate`."""
+        n = len(ids) - begun
+        logprob = float(self.logprobs[i, j, :n].sum())
+        ended = bool(self.ended[i, j])
+        return Candidate(text.strip("\n"), logprob, ids, ended, begun, self.runners_up(i, j, n))
 
 # %% ../../nbs/inside/policy_decoding.ipynb #fec71172
 def _ends_program(policy, written, groups, t, stop, begun):
@@ -135,6 +153,7 @@ def decode(
     whole: bool,  # write to the end of the program instead of the step
     max_tokens: int,  # limit per candidate
     begun,  # (B) lists of token ids that the candidates begin with
+    runners_up: int = 0,  # likeliest other tokens told for each token written
 ) -> list:
     """`k` candidates for each of B encoded prefixes: a list of lists of `Candidate`.
 
@@ -150,7 +169,7 @@ def decode(
     logits = logits.repeat_interleave(k, 0)
     position = mask.sum(1)
     mask = mask.repeat_interleave(k, 0)
-    written = Written(room, k)
+    written = Written(room, k, runners_up)
     groups = torch.arange(len(encoded))  # the prefixes that are still written for
     previous = torch.tensor([ids[-1] if ids else policy.pad for ids in begun])
     previous = previous[:, None].repeat(1, k)
@@ -160,6 +179,7 @@ def decode(
             picked = pick_tokens(logits, uniform, temperature, top_k)
             new, logp = (x.cpu().view(-1, k) for x in picked)
             written.tokens[groups, :, t], written.logprobs[groups, :, t] = new, logp
+            written.note_likely(groups, t, logits)
             eos = new == policy.tokenizer.eos_token_id
             ends = policy.step_ends(previous, new)
             if whole:

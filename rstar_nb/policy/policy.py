@@ -89,6 +89,7 @@ class Policy:
         whole: bool = False,  # go on to the end of the solution instead of one step
         max_tokens: int | None = None,  # limit per candidate; None = one step, or 8 if whole
         begun=None,  # token ids each prefix's candidates begin with; not counted in `logprob`
+        runners_up: int = 0,  # likeliest other tokens told for each token; see `Candidate`
     ) -> list[list[Candidate]]:
         """`k` candidates for each prefix, in the order of `prefixes`.
 
@@ -110,6 +111,7 @@ class Policy:
                 whole,
                 max_tokens,
                 [list(begun[i]) for i in rows],
+                runners_up,
             )
             for i, candidates in zip(rows, batch, strict=True):
                 proposals[i] = candidates

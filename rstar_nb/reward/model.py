@@ -16,7 +16,7 @@ from ..policy.decoding import backbone
 from ..policy.policy import Policy
 from ..policy.shared_prefix import can_share_prefix
 from .heads import LastToken, head_of
-from .siblings import log_likelihood, sibling_scores
+from .siblings import log_likelihood, path_scores, sibling_scores
 
 # %% ../../nbs/inside/reward_model.ipynb #e1ae5729
 _FAMILY = 8  # members of a family that are scored at once
@@ -117,6 +117,29 @@ class RewardModel:
             for i, score in zip(places, batch.tolist(), strict=True):
                 scores[i] = score
         return scores
+
+    @torch.inference_mode()
+    def score_steps(
+        self,
+        programs,  # list of (question, steps, how many of the last steps are to be scored)
+        batch_size: int = 64,  # programs computed together
+    ) -> list:
+        """Scores in [-1, 1] after each of the last steps of each program, read in one pass."""
+        encoded = [self.encode(question, steps) for question, steps, _ in programs]
+        ends = [self._ends(*program) for program in programs]
+        order = sorted(range(len(programs)), key=lambda i: len(encoded[i][0]))
+        scores: list = [None] * len(programs)
+        for at in range(0, len(order), batch_size):
+            rows = order[at : at + batch_size]
+            batch = iter(path_scores(self, [encoded[i] for i in rows], [ends[i] for i in rows]))
+            for i in rows:
+                scores[i] = [next(batch) for _ in ends[i]]
+        return scores
+
+    def _ends(self, question, steps, n):
+        """Number of tokens up to the end of each of the last `n` steps."""
+        count = range(len(steps) - n + 1, len(steps) + 1)
+        return [len(self.policy.encode(question, steps[:i])) for i in count]
 
     def save(
         self,

@@ -39,17 +39,20 @@ class SearchOptions:
     """Settings of a search. Raises ValueError for a value out of its range."""
 
     rollouts: int = 8  # rollouts per tree, those already made included (paper: 8, later 16)
-    candidates: int = 5  # steps proposed per expansion (paper: 5, 8, 16)
+    candidates: int = 5  # most children of a node (paper: 5, 8, 16)
+    expansion: Callable | None = None  # how nodes get children; None = the paper's `sampled_steps`
     max_depth: int = 8  # a program that has no answer after so many steps is a dead end
     temperature: float = 1.0  # of the policy; 0 = the most likely token
     top_k: int = 0  # draw from the so many most likely tokens only; 0 = all
     wrong_reward: float = -1.0  # reward of a wrong answer and of a dead end (paper: -1)
     rule: Callable = uct  # (q, visits, parent visits, prior) -> score of a child
     skip_exhausted: bool = True  # leave out subtrees in which nothing is left to try
+    max_tokens: int = 0  # tokens the policy may write for a tree; 0 = no limit
+    enough: Callable | None = None  # tree -> is it worth no more rollouts? None = never
     seed: int = 0  # equal seeds give equal trees
 
     def __post_init__(self):
-        for name, low in dict(rollouts=1, candidates=1, max_depth=1, top_k=0).items():
+        for name, low in dict(rollouts=1, candidates=1, max_depth=1, top_k=0, max_tokens=0).items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
                 raise ValueError(f"{name}={value!r}: give a whole number of {low} or more")

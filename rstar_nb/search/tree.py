@@ -9,7 +9,7 @@ __all__ = ['ROOT', 'NO_PARENT', 'Node', 'Tree', 'add_children', 'no_garbage_coll
 # %% ../../nbs/inside/search_tree.ipynb #43551d33
 import gc
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 from ..policy.steps import is_terminal
 from .ucb import sibling_priors
@@ -37,6 +37,8 @@ class Node:
     node_visits: int = 0  # rollouts through this node
     value_sum: float = 0.0  # sum of their rewards
     exhausted: bool = False  # every rollout through here has been made
+    ids: tuple = field(default=(), compare=False)  # the step's token ids, where they are needed
+    untried: list | None = field(default=None, compare=False)  # a heap of `Untried` children
 
     @property
     def terminal(self) -> bool:
@@ -200,12 +202,15 @@ def check_invariants(tree: Tree):
     assert tree.nodes[ROOT].node_visits == tree.rollouts
 
 # %% ../../nbs/inside/search_tree.ipynb #78fc0aa1
+# What only a search that goes on needs is not written: `ids` and `untried`.
+_WRITTEN = [f.name for f in fields(Node) if f.compare]
 _DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}
 
 
 def _node_to_json(node: Node) -> dict:
     """The fields of a node that differ from their defaults."""
-    return {k: v for k, v in asdict(node).items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
+    values = {name: getattr(node, name) for name in _WRITTEN}
+    return {k: v for k, v in values.items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
 
 
 def tree_to_json(tree: Tree) -> dict:
