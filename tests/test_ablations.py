@@ -23,7 +23,7 @@ from rstar_nb.evolve.arms import (
 from rstar_nb.evolve.curriculum import training_problems
 from rstar_nb.evolve.loop import Loop
 from rstar_nb.evolve.run import Run
-from rstar_nb.evolve.searching import search_phase, search_wave
+from rstar_nb.evolve.searching import grow_trees, search_phase
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.result import Result
@@ -53,7 +53,7 @@ MICRO = Settings().with_values(
         "problems.number": (8,),
         "problems.min_level": (1,),
         "problems.max_level": (1,),
-        "search.trees": (4,),
+        "search.rollouts": (3,),
         "search.wave": 8,
         "search.candidates": (3,),
         "sft.min_num_steps": 3,
@@ -153,19 +153,16 @@ def test_samples_become_a_tree_in_which_each_program_that_ran_is_a_rollout():
 
 
 def full_arm(folder, tokens):
-    """A finished round of a full arm: a straight tree of 10 tokens and grown ones."""
+    """A finished round of a full arm: trees of so many tokens."""
     (folder / "round_1").mkdir(parents=True)
-    rows = [tree_to_json(Tree("s", "?", tokens=10, events=[dict(kind="expand")]))]
-    rows += [
-        tree_to_json(Tree(f"g{t}", "?", tokens=t, events=[dict(kind="select")])) for t in tokens
-    ]
+    rows = [tree_to_json(Tree(f"g{t}", "?", tokens=t)) for t in tokens]
     write_lines(folder / "round_1" / "search.jsonl", rows)
     write_lines(folder / "round_1" / "pairs.jsonl", [])
 
 
-def test_the_budget_is_what_the_full_arm_spent_on_a_grown_tree(tmp_path):
+def test_the_budget_is_what_the_full_arm_spent_on_a_tree(tmp_path):
     full_arm(tmp_path, [110, 150])
-    assert tokens_per_tree(tmp_path, 1) == 120  # 130 on average, of which 10 for the first pass
+    assert tokens_per_tree(tmp_path, 1) == 130
     with pytest.raises(StoreError, match="run the arm 'full' first"):
         tokens_per_tree(tmp_path, 2)
 
@@ -177,7 +174,7 @@ def test_sampling_spends_the_budget_and_not_more_than_a_sample_over_it(tmp_path)
     for p, t in zip(PROBLEMS, trees, strict=True):
         check_invariants(t)
         longest = len("\n\n".join(gold_program(p.id)).split()) + 2 * 9
-        assert t.problem_id == p.id and 120 <= t.tokens < 120 + longest
+        assert t.problem_id == p.id and 130 <= t.tokens < 130 + longest
     again = sampled_trees(run, 1, PROBLEMS[3:5], agent, tmp_path / "full")
     assert again == trees[3:5], "a problem's samples depend on the others in its wave"
 
@@ -290,8 +287,8 @@ def searched_by(arm, run, problems, agent):
 
 @pytest.fixture
 def all_grown():
-    """Settings in which every problem gets a tree, and nothing needs a real model."""
-    return Settings().with_values({"search.discrepancies": (0,), "search.trees": (12,)})
+    """Settings in which nothing needs a real model."""
+    return Settings().with_values({"search.expansion": "sampled_steps", "search.rollouts": (2,)})
 
 
 def test_an_arms_samples_take_the_place_of_grown_trees(all_grown, tmp_path):
@@ -300,25 +297,24 @@ def test_an_arms_samples_take_the_place_of_grown_trees(all_grown, tmp_path):
         run = run_in(tmp_path / arm, all_grown)
         full_arm(run.folder / "full", [110, 150])
         trees = searched_by(arm, run, PROBLEMS, agent)
-        first = search_wave(run, 1, PROBLEMS, agent, (0, 0))[0]
         samples = sampled_trees(run, 1, PROBLEMS, agent, run.folder / "full", whole)
-        for t, cheap, sampled in zip(trees, first, samples, strict=True):
-            assert t.tokens == cheap.tokens + sampled.tokens
-            assert len(t.nodes) in (len(sampled.nodes), len(cheap.nodes))
+        for t, sampled in zip(trees, samples, strict=True):
+            assert t.tokens == sampled.tokens and len(t.nodes) == len(sampled.nodes)
         sizes = {len(x["steps"]) for s in samples for x in trajectories(s)}
         assert sizes == {1} if whole else len(sizes) > 1
 
 
-def test_gold_programs_take_the_place_of_greedy_ones(all_grown, tmp_path):
+def test_gold_programs_join_the_trees_for_no_tokens(all_grown, tmp_path):
     agent = Agent(StandIn(PROBLEMS), GoldRuns())
-    none_grown = {"search.trees": (0,), "search.solved_trees": (0,)}
-    run = run_in(tmp_path, all_grown.with_values(none_grown))
+    run = run_in(tmp_path, all_grown)
     trees = searched_by("gold", run, PROBLEMS, agent)
-    for p, t in zip(PROBLEMS, trees, strict=True):
+    grown = grow_trees(run, 1, PROBLEMS, agent)
+    for p, t, without in zip(PROBLEMS, trees, grown, strict=True):
         (end,) = trajectories(t)
-        assert end["steps"] == gold_program(p.id) and end["correct"] and t.tokens == 0
+        assert end["steps"] == gold_program(p.id) and end["correct"]
+        assert t.tokens == without.tokens
     rows = read_lines(tmp_path / "round_1" / "search.jsonl")
-    assert {r["solved_by"] for r in rows} == {"greedy"}
+    assert {r["solved_by"] for r in rows} == {"gold"}
 
 
 class GoldRuns:
@@ -360,16 +356,14 @@ def test_no_loop_spends_as_much_as_all_rounds():
     s = Settings().with_values(
         {
             "problems.number": (10, 20, 30, 40),
-            "search.trees": (1, 2, 3, 4),
-            "search.solved_trees": (1,),
             "sft.min_num_steps": 5,
             "sft.max_num_steps": 7,
             "reward.num_steps": (3,),
         }
     )
     one = s.with_values(ARMS["no_loop"].settings(s))
-    problems, search = one.problems.in_round(1), one.search.in_round(1)
-    assert (one.rounds, problems.number, search.trees, search.solved_trees) == (1, 100, 10, 4)
+    problems = one.problems.in_round(1)
+    assert (one.rounds, problems.number) == (1, 100)
     assert (one.sft.min_num_steps, one.sft.max_num_steps) == (20, 28)
     assert one.reward.num_steps == (12,)
     assert (problems.min_level, problems.max_level) == (
@@ -403,10 +397,8 @@ def test_arms_run_leave_records_and_spend_alike(arms):
     )
     budget = tokens_per_tree(full["folder"], 1)
     trees = [r for r in read_lines(out / "best_of_n" / "seed_3" / "round_1" / "search.jsonl")]
-    num_grown = MICRO.search.in_round(1).trees
-    grown = sorted(trees, key=lambda r: -r["tokens"])[:num_grown]
-    assert len(grown) == num_grown
-    assert all(r["tokens"] >= budget for r in grown)
+    assert all(r["tokens"] >= budget for r in trees)
+    assert {r["solved_by"] for r in trees} <= {"samples", None}
     assert (
         "label_accuracy" in labels and labels["label_tokens"] > 0 and "label_accuracy" not in full
     )

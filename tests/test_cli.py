@@ -166,7 +166,6 @@ def small(base, **changes):
         "problems.number": 4,
         "search.wave": 4,
         "search.rollouts": 1,
-        "search.more_rollouts": "1,1",
         "search.candidates": 2,
         "search.max_depth": 2,
         "sft.passes": 0.1,

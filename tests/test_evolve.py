@@ -19,7 +19,7 @@ from rstar_nb.evolve.curriculum import test_problems as held_out_problems
 from rstar_nb.evolve.loop import agreed_settings, evolve, load_settings, write_config
 from rstar_nb.evolve.measuring import answer_phase, measured_splits
 from rstar_nb.evolve.run import Run
-from rstar_nb.evolve.searching import is_solved, search_wave
+from rstar_nb.evolve.searching import grow_trees
 from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.result import Result
@@ -221,8 +221,8 @@ def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
     with Executor(workers=1, preload=()) as executor:
         run = Run(untouched, settings, executor, TinyModels(), quiet=True)
         drawn = problems.generate(4, levels=[1])
-        trees, solved_by = search_wave(run, 1, drawn, Agent(policy, executor), (4, 0))
-    assert [is_solved(t) for t in trees] == [by is not None for by in solved_by] and len(trees) == 4
+        trees = grow_trees(run, 1, drawn, Agent(policy, executor))
+    assert len(trees) == 4 and all(t.rollouts for t in trees)
 
 
 def test_what_is_solved_in_part_is_drawn_most():
@@ -373,7 +373,6 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
             "evaluation.ood_problems": 4,
             "evaluation.ood_search_problems": 2,
             "evaluation.rollouts": 3,
-            "evaluation.discrepancies": 0,
         }
     )
     run = Bars(tmp_path, settings, Answers(), TinyModels())
@@ -398,11 +397,10 @@ OUT_OF_RANGE = {
     "problems.max_level": ("5,0", "1 or more"),
     "problems.carry": ("-1", "0 or more"),
     "search.wave": ("0", "1 or more"),
-    "search.discrepancies": ("-1", "0 or more"),
-    "search.trees": ("-1", "0 or more"),
-    "search.solved_trees": ("-1", "0 or more"),
+    "search.expansion": ("wide", "one of second_thoughts, sampled_steps"),
+    "search.rule": ("ucb", "one of puct, uct"),
     "search.rollouts": ("0", "1 or more"),
-    "search.more_rollouts": ("0,5", "1 or more"),
+    "search.solved_rollouts": ("0", "1 or more"),
     "search.candidates": ("0", "1 or more"),
     "search.temperature": ("-1", "0 or more"),
     "search.top_k": ("-1", "0 or more"),
@@ -430,7 +428,6 @@ OUT_OF_RANGE = {
     "evaluation.ood_search_problems": ("-1", "0 or more"),
     "evaluation.rollouts": ("0", "1 or more"),
     "evaluation.candidates": ("0", "1 or more"),
-    "evaluation.discrepancies": ("-1", "0 or more"),
     "machine.workers": ("0", "1 or more"),
     "machine.timeout": ("0", "above 0"),
 }
@@ -581,11 +578,11 @@ def test_settings_come_back_from_the_command_line_and_from_config_json(tmp_path,
 
 
 def test_values_in_rounds():
-    search = Settings().with_values({"search.rollouts": (8, 16), "search.trees": (5,)}).search
+    search = Settings().with_values({"search.rollouts": (8, 16), "search.candidates": (5,)}).search
     assert [search.in_round(k).rollouts for k in (1, 2, 3, 9)] == [8, 16, 16, 16]
-    assert [search.in_round(k).trees for k in (1, 2)] == [5, 5]
+    assert [search.in_round(k).candidates for k in (1, 2)] == [5, 5]
     # What is a tuple for another reason stays one.
-    assert search.in_round(2).more_rollouts == search.more_rollouts == (4, 5)
+    assert Settings().base.in_round(2).num_steps == Settings().base.num_steps
     assert Settings().evaluation.in_round(1) == Settings().evaluation
     problems = Settings().problems
     assert [problems.in_round(k).max_level for k in (1, 2, 4)] == [5, 6, 6]
@@ -597,7 +594,6 @@ def test_values_in_rounds():
         ("search.wave", (1, 2), "it takes one value"),
         ("base.num_steps", 5, "it takes values in a row"),
         ("base.num_steps", (5,), "it takes 2 values"),
-        ("search.more_rollouts", (4, 5, 6), "it takes 2 values"),
         ("sft.lr", float("inf"), "it takes a finite number"),
         ("search.rollouts", (), "at least one round"),
     ],

@@ -18,28 +18,23 @@ def test_a_skeleton_is_a_program_without_its_numbers_and_comments():
     )
 
 
-def tree(i, solved, grown, tokens=10, level=1, greedy=None, by=None):
-    """A tree as in search.jsonl.
-
-    `greedy` says whether its first program was right (default: whether it is solved), `by` what
-    solved it first (default: the tree if one was grown).
-    """
-    right = solved if greedy is None else greedy
+def tree(i, solved, first, tokens=10, level=1):
+    """A tree as in search.jsonl; `first` says whether its first rollout ended right."""
     return dict(
         problem_id=f"p{i}",
         solved=solved,
-        solved_by=(by or ("tree" if grown else "greedy")) if solved else None,
+        solved_by="tree" if solved else None,
         tokens=tokens,
         level=level,
         subject="story",
         events=[
-            dict(kind="select" if grown else "expand"),
-            dict(kind="execute", nodes=[1]),
-            dict(kind="execute", nodes=[2]),
+            dict(kind="select"),
+            dict(kind="backup", path=[0, 1]),
+            dict(kind="backup", path=[0, 2]),
         ],
         nodes=[
             dict(id=0),
-            dict(id=1, **(dict(correct=True) if right else {})),
+            dict(id=1, **(dict(correct=True) if first else {})),
             dict(id=2, **(dict(correct=True) if solved else {})),
         ],
     )
@@ -54,17 +49,15 @@ def run(tmp_path):
     rounds = {
         1: (
             [
-                tree(0, True, False),
-                tree(1, False, False),
-                tree(2, True, True, 100),
-                tree(3, False, True, 120),
-                tree(4, True, True, 80, by="greedy"),
-                tree(7, True, False, greedy=False, by="changed"),
+                tree(0, True, True),
+                tree(1, False, False, 120),
+                tree(2, True, False, 100),
+                tree(3, True, True, 30),
             ],
             ["own = 1 + 2", "own = 3 + 4", "own = 5 * 6"],
         ),
         2: (
-            [tree(5, True, False, level=2), tree(6, True, True, 90, 2)],
+            [tree(5, True, True, level=2), tree(6, True, False, 90, 2)],
             ["own = 7 + 8", "answer = 9 - 1", "own = 7 % 8"],
         ),
     }
@@ -113,7 +106,7 @@ def run(tmp_path):
             tmp_path / f"round_{k}" / "selected.jsonl", [row(i, p) for i, p in enumerate(programs)]
         )
     write_lines(tmp_path / "metrics.jsonl", [dict(round=k) for k in range(3)])
-    settings = asdict(Settings().with_values({"search.trees": (2, 1)}))
+    settings = asdict(Settings())
     (tmp_path / "config.json").write_text(json.dumps(dict(settings=settings)))
     return tmp_path
 
@@ -121,17 +114,9 @@ def run(tmp_path):
 def test_the_plateau_is_counted(run):
     counted = plateau(run)
     one, two = counted["rounds"]
-    # Three trees were grown in round 1, two of them for problems that no cheap program solved; of
-    # those one was solved.
-    assert (one["added"], one["wrong"], one["grown"]["n"], one["grown"]["tokens"]) == (1, 2, 3, 300)
-    # Of the three without a tree, the greedy program solved one, and a change of it one more.
-    assert (
-        one["cheap"]["n"],
-        one["cheap"]["solved"],
-        one["greedy"],
-        one["changed"],
-        one["coverage"]["correct"],
-    ) == (3, 2, 1, 1, 4)
+    # In round 1 two first rollouts ended right; of the other two trees one was solved later.
+    assert (one["first"], one["first_tokens"], one["wrong"]) == (2, 40, 2)
+    assert (one["added"], one["added_tokens"], one["coverage"]["correct"]) == (1, 220, 3)
     assert (one["rows"], one["skeletons"], one["new_skeletons"]) == (3, 2, 2)
     assert (two["rows"], two["rows_with_a_new_one"], two["new_skeletons"]) == (3, 1, 1), (
         "a form of the first round, or of the worked examples, was counted as new"

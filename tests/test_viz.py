@@ -365,7 +365,7 @@ def run_with_models(path):
             "search.max_depth": 4,
             "evaluation.rollouts": 3,
             "evaluation.candidates": 3,
-            "evaluation.discrepancies": 0,
+            "search.expansion": "sampled_steps",
             "machine.workers": 1,
         }
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..answers.judge import is_equivalent
 from .curriculum import training_problems
 from .loop import Loop
-from .searching import is_grown, search_phase
+from .searching import grow_trees, search_phase
 from .tiny import TinyModels
 from ..policy.steps import STEP_END, Candidate, derive_seed
 from ..policy.tiny import tiny_model
@@ -61,12 +61,7 @@ def tokens_per_tree(
             f"{message}, and this arm takes its tokens from it; run the arm 'full' first"
         )
     rows = read_lines(folder / "search.jsonl")
-    grown = [r["tokens"] for r in rows if is_grown(r)]
-    cheap = [r["tokens"] for r in rows if not is_grown(r)]
-    if not grown:
-        return 1.0
-    first_pass = sum(cheap) / len(cheap) if cheap else 0  # a grown tree's tokens include its own
-    return max(1.0, sum(grown) / len(grown) - first_pass)
+    return max(1.0, sum(r["tokens"] for r in rows) / len(rows)) if rows else 1.0
 
 # %% ../../nbs/inside/evolve_arms.ipynb #31b5b00d
 def sampled_trees(
@@ -176,6 +171,13 @@ class RandomPPM:
             for question, steps in prefixes
         ]
 
+    def score_steps(self, programs) -> list:
+        """Scores after each of the last `n` steps, for each (question, steps, n)."""
+        return [
+            self.score([(q, steps[:i]) for i in range(len(steps) - n + 1, len(steps) + 1)])
+            for q, steps, n in programs
+        ]
+
 
 def search_with_random_ppm(run, k: int, problems, agent: Agent):
     """The search of a round; round 1 has a PPM that knows nothing."""
@@ -184,15 +186,16 @@ def search_with_random_ppm(run, k: int, problems, agent: Agent):
     search_phase(run, k, problems, agent)
 
 
-def gold_trees(run, problems, agent: Agent) -> list:
-    """In place of greedy programs: the generator's program for each problem, for no tokens."""
+def gold_trees(run, k: int, problems, agent: Agent) -> list:
+    """In place of `grow_trees`: the same trees, and in each the generator's program for nothing."""
+    trees = grow_trees(run, k, problems, agent)
     texts = [STEP_END.join(gold_program(p.id)) for p in problems]
     results = agent.executor.run(texts)
     reward = run.settings.search.wrong_reward
-    return [
-        tree_of_samples(problem, [Candidate(text, 0.0, (), True)], [result], wrong_reward=reward)
-        for problem, text, result in zip(problems, texts, results, strict=True)
-    ]
+    for problem, tree, text, result in zip(problems, trees, texts, results, strict=True):
+        gold = Candidate(text, 0.0, (), True)
+        add_program(tree, gold, result, problem.answer, wrong_reward=reward)
+    return trees
 
 # %% ../../nbs/inside/evolve_arms.ipynb #e280c42a
 WIDTHS = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
@@ -234,15 +237,12 @@ def one_round_settings(settings) -> dict:
     """A single round that spends what the rounds of `settings` spend together."""
     rounds = range(1, settings.rounds + 1)
     problems = [settings.problems.in_round(k) for k in rounds]
-    search = [settings.search.in_round(k) for k in rounds]
     reward = [settings.reward.in_round(k) for k in rounds]
     return {
         "rounds": 1,
         "problems.number": (sum(group.number for group in problems),),
         "problems.min_level": (min(group.min_level for group in problems),),
         "problems.max_level": (max(group.max_level for group in problems),),
-        "search.trees": (sum(group.trees for group in search),),
-        "search.solved_trees": (sum(group.solved_trees for group in search),),
         "sft.min_num_steps": settings.sft.min_num_steps * settings.rounds,
         "sft.max_num_steps": settings.sft.max_num_steps * settings.rounds,
         "reward.num_steps": (sum(group.num_steps for group in reward),),
@@ -252,7 +252,7 @@ def one_round_settings(settings) -> dict:
 def sampling_loop(loop: Loop, full, whole: bool = False) -> Loop:
     """The loop with samples in place of grown trees, at the full arm's tokens."""
     grow = partial(sampled_trees, full=full, whole=whole)
-    return replace(loop, search=partial(search_phase, grow=grow))
+    return replace(loop, search=partial(search_phase, grow=grow, source="samples"))
 
 
 def unverified_loop(loop: Loop, full) -> Loop:
@@ -266,8 +266,8 @@ def noisy_loop(loop: Loop, full, share: float) -> Loop:
 
 
 def gold_loop(loop: Loop, full) -> Loop:
-    """The loop with the generator's programs in place of greedy ones."""
-    return replace(loop, search=partial(search_phase, first=gold_trees))
+    """The loop with the generator's program in every tree."""
+    return replace(loop, search=partial(search_phase, grow=gold_trees, source="gold"))
 
 
 def random_ppm_loop(loop: Loop, full) -> Loop:

@@ -9,8 +9,7 @@ __all__ = ['LEAST_WEIGHT', 'draw_weights', 'training_problems', 'test_problems']
 import math
 
 from ..problems.files import load_problems
-from ..problems.generator import generate, make_problem
-from ..problems.templates import SUBJECTS
+from ..problems.generator import SUBJECT_NAMES, generate, make_problem
 from ..store import read_lines
 
 # %% ../../nbs/inside/evolve_curriculum.ipynb #665b49be
@@ -28,7 +27,7 @@ def draw_weights(
     lowest = min(level for level, _ in outcomes)
     share = {}
     for level in range(lowest, max(levels) + 1):
-        for subject in SUBJECTS:
+        for subject in SUBJECT_NAMES:
             solved = outcomes.get((level, subject))
             if solved:
                 share[level, subject] = sum(solved) / len(solved)
@@ -36,7 +35,7 @@ def draw_weights(
                 share[level, subject] = share.get((level - 1, subject), 1.0) / 2
     weights = {}
     for level in levels:
-        for subject in SUBJECTS:
+        for subject in SUBJECT_NAMES:
             p = share.get((level, subject), 1.0)
             weights[level, subject] = max(LEAST_WEIGHT, math.sqrt(p) * (1 - p))
     return weights

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 
 from .curriculum import test_problems
+from .searching import EXPANSIONS
 from ..measure.accuracy import false_positives, measure_policy, measure_search
 from ..measure.intervals import tally
 from ..policy.steps import derive_seed
@@ -41,6 +42,7 @@ def evaluation_options(settings, k: int) -> SearchOptions:
         candidates=group.candidates,
         max_depth=settings.search.max_depth,
         rule=puct,
+        expansion=EXPANSIONS[settings.search.expansion],
         seed=derive_seed(settings.seed, "evaluate", k),
     )
 
@@ -50,7 +52,6 @@ def answer_phase(run, k: int, agent: Agent):
     path = run.folder_of(k) / "eval.jsonl"
     if path.exists():
         return
-    group = run.settings.evaluation
     options = evaluation_options(run.settings, k)
     splits = measured_splits(run, k)
     total = sum(len(problems) for _, problems, _ in splits)
@@ -61,9 +62,7 @@ def answer_phase(run, k: int, agent: Agent):
         for split, problems, n in splits:
             answers = measure_policy(agent, problems, on_done=advance)
             if agent.ppm:
-                answers += measure_search(
-                    agent, problems[:n], options, group.discrepancies, on_rollouts=advance
-                )[0]
+                answers += measure_search(agent, problems[:n], options, on_rollouts=advance)[0]
             rows += [dict(row, split=split) for row in answers]
         write_lines(path, rows)
 

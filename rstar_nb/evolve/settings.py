@@ -63,31 +63,27 @@ class SearchSettings(Group):
 
     title = "search"
     wave: int = setting(625, "problems that advance together; what an interruption can cost", low=1)
-    discrepancies: tuple = setting(
-        (3,),
-        "where the greedy program is wrong, programs with one token changed",
-        0,
-        per_round=True,
+    expansion: str = setting(
+        "second_thoughts",
+        "where children come from: the policy's runners-up, or k sampled steps (paper)",
+        choices=("second_thoughts", "sampled_steps"),
     )
-    trees: tuple = setting(
-        (40,), "of the problems still unsolved, how many get a search tree", 0, per_round=True
-    )
-    solved_trees: tuple = setting(
-        (40,), "of the solved ones, how many get a tree too, for pairs", 0, per_round=True
+    rule: str = setting(
+        "puct", "which child a rollout takes (paper: uct)", choices=("puct", "uct")
     )
     rollouts: tuple = setting(
-        (3,), "rollouts of a tree at first (paper: 8, later 16)", 1, per_round=True
+        (16,), "most rollouts of a tree (paper: 8, later 16 and more)", 1, per_round=True
     )
-    more_rollouts: tuple = setting(
-        (4, 5), "rollouts in all with mixed rewards, and with no right answer", low=1, length=2
+    solved_rollouts: tuple = setting(
+        (4,), "rollouts after which a solved tree is left", 1, per_round=True
     )
     candidates: tuple = setting(
-        (3,), "steps proposed per expansion (paper: 5, 8, 8, 16)", 1, per_round=True
+        (8,), "most children of a node (paper: 5, 8, 8, 16)", 1, per_round=True
     )
     temperature: float = setting(
-        1.5, "of the policy; above 1 a sure mistake is not repeated every time", low=0
+        1.0, "of the policy, where steps are sampled", low=0
     )
-    top_k: int = setting(4, "tokens a draw chooses from; 0 = all", low=0)
+    top_k: int = setting(0, "tokens a draw chooses from; 0 = all", low=0)
     wrong_reward: float = setting(
         -1.0, "reward of a rollout that ends wrong (paper: -1)", low=-1, high=0
     )
@@ -148,9 +144,8 @@ class EvaluationSettings(Group):
         200, "harder problems of levels 7 and 8, for the base and the last round", low=0
     )
     ood_search_problems: int = setting(100, "how many of those the search answers too", low=0)
-    rollouts: int = setting(3, "rollouts of that search", low=1)
-    candidates: int = setting(4, "steps it proposes per expansion", low=1)
-    discrepancies: int = setting(6, "programs with one token changed that join its tree", low=0)
+    rollouts: int = setting(8, "most rollouts of that search", low=1)
+    candidates: int = setting(8, "most children of a node in it", low=1)
 
 
 @dataclass(frozen=True)

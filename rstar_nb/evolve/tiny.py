@@ -15,6 +15,7 @@ from ..policy.policy import Policy
 from ..policy.steps import STEP_END, derive_seed, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
 from ..problems.generator import generate, gold_program, renumber, split_of
+from ..problems.relations import rename
 from ..reward.model import RewardModel
 from ..reward.pairs import fit_pairs
 from ..training.sft import fine_tune
@@ -31,7 +32,8 @@ def with_new_numbers(
     A row that stays a held-out question in all tries, because it has no numbers, is kept as it is.
     """
     for _ in range(tries):
-        question, *steps = renumber([row["question"], *row["steps"]], rng, wide)
+        texts = rename([row["question"], *row["steps"]], rng)
+        question, *steps = renumber(texts, rng, wide)
         if split_of(question, 1) == "train":
             return dict(row, question=question, steps=steps)
     return row

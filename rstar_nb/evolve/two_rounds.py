@@ -106,8 +106,7 @@ def grow_again(
         models.load_policy(of_round / "policy"), executor, models.load_ppm(of_round / "ppm")
     )
     options = evaluation_options(settings, round_number)
-    discrepancies = settings.evaluation.discrepancies
-    _, (tree,) = measure_search(agent, [problem], options, discrepancies)
+    _, (tree,) = measure_search(agent, [problem], options)
     for x in trajectories(tree):
         right = x["answer"] is not None and is_equivalent(x["answer"], problem.answer)
         tree.nodes[x["node"]].correct = right

@@ -9,6 +9,7 @@ __all__ = ['Policy']
 import warnings
 from functools import lru_cache
 
+import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,6 +79,18 @@ class Policy:
     ) -> list[str]:
         """The texts of continuations: what each adds to the text before it."""
         return self.codec.decode(rows)
+
+    def split(
+        self,
+        ids,  # token ids that the model wrote after a prefix
+    ) -> list:
+        """The token ids of each step, as tuples; the last step may be unfinished."""
+        row = torch.tensor(ids)
+        ends = self.step_ends(row[:-1], row[1:]).nonzero()[:, 0] + 2
+        bounds = [0, *ends.tolist()]
+        if bounds[-1] < len(ids):
+            bounds.append(len(ids))
+        return [tuple(ids[a:b]) for a, b in zip(bounds, bounds[1:])]
 
     def propose(
         self,

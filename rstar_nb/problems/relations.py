@@ -80,27 +80,26 @@ def _drawn(kind, rng, used):
         drawn[slot] = rng.choice(free)
     return drawn
 
-# %% ../../nbs/inside/problems_relations.ipynb #12e0f88c
+# %% ../../nbs/inside/problems_relations.ipynb #ebabfc92
 def _statement(world, kind, ways, name, needs, values, used, items, rng):
     """A statement of this kind about `name`; None if its numbers are not sensible."""
     numbers = _drawn(kind, rng, used)
     if numbers is None:
         return None
     slots = dict(zip("YZ", needs))
-    variables = {slot: n.lower() for slot, n in slots.items()}
     if kind.total:
-        numbers["t"] = eval(kind.total.format(**numbers, **variables), dict(values))
-    code = kind.code.format(**numbers, **variables)
+        numbers["t"] = eval(kind.total.format(**numbers, **slots), dict(values))
+    code = kind.code.format(**numbers, **slots)
     value = eval(code.replace("//", "/"), dict(values))
     told = {n for slot, n in numbers.items() if f"{{{slot}}}" in ways[0]}
     if value != int(value) or not 2 < value <= LARGEST or told & used:
         return None
     used |= told
     return Statement(
-        name.lower(),
-        tuple(variables.values()),
+        name,
+        needs,
         rng.choice(ways).format(X=name, items=items, **numbers, **slots),
-        kind.note.format(**numbers, **variables),
+        kind.note.format(**numbers, **slots),
         code,
         int(value),
     )
@@ -147,7 +146,7 @@ def _needed(story, name) -> set:
             todo += s.needs
     return needed
 
-# %% ../../nbs/inside/problems_relations.ipynb #a1786ff8
+# %% ../../nbs/inside/problems_relations.ipynb #4fcf1bf0
 def draft_story(
     subject: str,  # name of a world
     level: int,  # statements that are needed
@@ -158,7 +157,7 @@ def draft_story(
     items = rng.choice(ITEMS)
     names = rng.sample(world.names, level + rng.randint(0, SPARE))
     story = _grow(world, names, level, items, rng)
-    if story is None or len(_needed(story, names[level - 1].lower())) != level:
+    if story is None or len(_needed(story, names[level - 1])) != level:
         return None
     shuffled = rng.sample(story, len(story))
     ask = world.ask.format(X=names[level - 1], items=items)
@@ -169,7 +168,7 @@ def draft_story(
         steps.append(f"# ({shuffled.index(s) + 1}) {s.note}\n{left} = {s.code}")
     return question, steps, story[level - 1].value
 
-# %% ../../nbs/inside/problems_relations.ipynb #fe615a8c
+# %% ../../nbs/inside/problems_relations.ipynb #bd4d952a
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -178,9 +177,9 @@ def rename(
     rng: random.Random,
 ) -> list:
     """The texts with each name of a story exchanged for another, the same in all."""
+    told = set(_WORD.findall(texts[0]))
     fresh = {}
     for names in dict.fromkeys(world.names for world in WORLDS.values()):
-        for old, new in zip(names, rng.sample(names, len(names))):
-            fresh[old] = new
-            fresh[old.lower()] = new.lower()
+        pairs = zip(names, rng.sample(names, len(names)))
+        fresh.update({old: new for old, new in pairs if old in told})
     return [_WORD.sub(lambda m: fresh.get(m[0], m[0]), text) for text in texts]

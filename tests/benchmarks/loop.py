@@ -11,7 +11,6 @@ keeps it.
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from rstar_nb.evolve.loop import executor_for, load_settings
 from rstar_nb.evolve.run import Run
-from rstar_nb.evolve.searching import search_wave
+from rstar_nb.evolve.searching import grow_trees, search_options
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.measure.runs import load_round
 from rstar_nb.policy.steps import Candidate
@@ -88,13 +87,7 @@ def measured(run, search_problems):
 def grown(agent, settings, k):
     """A tree for each of 200 problems."""
     problems = generate(200, "train", seed=987)
-    group = settings.search.in_round(k)
-    options = SearchOptions(
-        rollouts=group.rollouts,
-        candidates=group.candidates,
-        temperature=group.temperature,
-        top_k=group.top_k,
-    )
+    options = search_options(settings, k)
     return search(
         [Tree(p.id, p.question) for p in problems],
         agent,
@@ -104,16 +97,10 @@ def grown(agent, settings, k):
 
 
 def wave(agent, settings, k):
-    """What a round does with one wave of problems.
-
-    Greedy programs, changes of one token, trees for some.
-    """
-    group = settings.search.in_round(k)
-    problems = generate(group.wave, "train", seed=987)
-    share = len(problems) / settings.problems.in_round(k).number
-    limits = (math.ceil(group.trees * share), math.ceil(group.solved_trees * share))
+    """What a round does with one wave of problems."""
+    problems = generate(settings.search.wave, "train", seed=987)
     run = Run("nowhere", settings, agent.executor, TinyModels(), quiet=True)
-    return search_wave(run, k, problems, agent, limits)[0]
+    return grow_trees(run, k, problems, agent)
 
 
 class Timed:
