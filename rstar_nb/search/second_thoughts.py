@@ -11,6 +11,7 @@ import heapq
 import math
 import re
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from ..policy.steps import STEP_END, is_terminal
@@ -73,7 +74,7 @@ def steps_of(policy, taken: Untried, candidate, skip: int) -> list:
     texts = policy.decode(pieces)
     steps = []
     for i, (ids, text) in enumerate(zip(pieces, texts, strict=True), 1):
-        own = [row for row, _ in zip(rows, range(len(ids) - known))]
+        own = list(islice(rows, len(ids) - known))
         logprob, untried = runners_up(ids, known, logprob, own)
         finished = i < len(pieces) or candidate.finished
         steps.append(Written(text.strip("\n"), ids, logprob, untried, finished))
