@@ -74,7 +74,8 @@ def plateau(run) -> dict:
     `last` has (right, asked) of the last policy by subject and level.
     """
     run = Path(run)
-    examples = seed_rows(load_settings(run), 1)
+    settings = load_settings(run)
+    examples = [] if settings.base.source == "shipped" else seed_rows(settings, 1)
     seen = {skeleton(r["steps"]) for r in examples}
     rounds = []
     for k in range(1, 1 + max(m["round"] for m in read_lines(run / "metrics.jsonl"))):

@@ -18,7 +18,12 @@ class BaseSettings(Group):
     """The weak base policy that a run begins with."""
 
     title = "base"
-    examples: int = setting(800, "worked examples the base is trained on", low=0)
+    source: str = setting(
+        "shipped",
+        "the base that comes with the package, or one trained from nothing at the start",
+        choices=("shipped", "trained"),
+    )
+    examples: int = setting(800, "worked examples a trained base sees", low=0)
     num_steps: tuple = setting(
         (150, 330), "optimiser steps on levels 1 and 2, then on all levels", low=0, length=2
     )

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .base import shipped_base
 from ..policy.policy import Policy
 from ..policy.steps import STEP_END, derive_seed, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
@@ -120,11 +121,13 @@ class TinyModels:
 
     def first_policy(self, settings, on_step=None) -> Policy:
         """The policy before the first round."""
+        if settings.base.source == "shipped":
+            return shipped_base()
         return train_base(settings, self.make_model, on_step)
 
     def seed_rows(self, settings, k: int) -> list:
-        """Worked examples that join the training rows of round `k`."""
-        return seed_rows(settings, 1, first=k)
+        """Worked examples that join the training rows of round `k`: none beside a shipped base."""
+        return [] if settings.base.source == "shipped" else seed_rows(settings, 1, first=k)
 
     def choose(self, rows, k: int) -> list:
         """Of the verified rows of round `k`, those to learn from: all."""

@@ -105,6 +105,7 @@ def fine_tune(
     peft_config=None,  # e.g. a LoraConfig; None trains all weights
     on_step=None,  # on_step(step, loss) after each step
     muon_lr: float = 0.0,  # highest rate of Muon for the inner matrices; 0 = AdamW for all weights
+    checkpoint=None,  # a `Checkpoint` to go on from after an interruption
 ) -> list:
     """Train `policy` in place on the solution tokens of `rows`; returns the losses.
 
@@ -117,7 +118,7 @@ def fine_tune(
     if peft_config is not None:
         _wrapped(policy, peft_config)
     muon = inner_matrices(policy.model) if muon_lr and peft_config is None else ()
-    options = dict(on_step=on_step, matrices=muon, muon_lr=muon_lr)
+    options = dict(on_step=on_step, matrices=muon, muon_lr=muon_lr, checkpoint=checkpoint)
     return _train(policy, rows, num_steps, batch_size, lr, seed, **options)
 
 # %% ../../nbs/08_sft.ipynb #3034f69d
