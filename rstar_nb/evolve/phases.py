@@ -9,6 +9,7 @@ __all__ = ['select_phase', 'training_rows', 'sft_phase', 'reward_phase']
 import json
 import math
 
+from .searching import found_by
 from .tiny import renumbered
 from ..policy.steps import derive_seed
 from ..reward.heads import READS
@@ -28,7 +29,8 @@ def select_phase(run, k: int):
     pairs = []
     for line in read_lines(folder / "search.jsonl"):
         tree = tree_from_json(line)
-        rows += select_solutions([tree], sft.top, sft.min_ppm)
+        chosen = select_solutions([tree], sft.top, sft.min_ppm)
+        rows += [dict(row, **found_by(tree, row.pop("node"))) for row in chosen]
         pairs += preference_pairs(tree)
     write_lines(folder / "pairs.jsonl", pairs)
     write_lines(folder / "selected.jsonl", run.models.choose(rows, k))
