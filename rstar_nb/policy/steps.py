@@ -17,37 +17,6 @@ from ..problems.generator import numbered
 STEP_END = "\n\n"  # what stands between two steps of a program
 LONGEST_LINE = 400  # characters: nothing is looked for in a longer line of code
 
-_ANSWER = re.compile(r"^answer\s*=(?!=)", re.M)
-
-
-def is_terminal(
-    step: str,  # text of one step, or of a whole program
-) -> bool:
-    """Does this step, or a step of this program, give `answer` a value outside functions?"""
-    # Each test is slower than the one before it, and spares most steps the next.
-    return "answer" in step and bool(_ANSWER.search(step) or _gives_answer(step))
-
-# %% ../../nbs/inside/policy_steps.ipynb #5f0c1a22
-_TEXT = re.compile(r"('''|\"\"\")[\s\S]*?\1|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#.*")
-
-
-def _gives_answer(step):
-    """`is_terminal` for an `answer` in a block, beside other names, or as a loop's variable."""
-    function = 0  # indentation of the function or class around a line; 0 where nobody knows
-    brackets = 0  # that are open
-    for line in _TEXT.sub("''", step).splitlines():
-        code = line.lstrip()
-        indent = len(line) - len(code)
-        continued = brackets > 0
-        brackets += sum(map(code.count, "([{")) - sum(map(code.count, ")]}"))
-        if not line:  # the next step is looked at by itself
-            function = brackets = 0
-        elif code and not continued and (function is None or indent <= function):
-            function = indent if code.startswith(("def ", "class ", "async def ")) else None
-            if function is None and len(code) < LONGEST_LINE and _line_gives_answer(code):
-                return True
-    return False
-
 # %% ../../nbs/inside/policy_steps.ipynb #5f0c1a24
 _BLOCK = re.compile(r"(?:if|elif|else|for|while|with|try|except|finally|case)\b")
 _LOOP = re.compile(r"(?:async\s+)?for\s(.*?)\sin\b")
@@ -79,6 +48,38 @@ def _names_answer(target):
     if target[:1] + target[-1:] in ("()", "[]"):
         target = target[1:-1]
     return any(name.strip(" \t*") == "answer" for name in target.split(","))
+
+# %% ../../nbs/inside/policy_steps.ipynb #5f0c1a22
+_TEXT = re.compile(r"('''|\"\"\")[\s\S]*?\1|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|#.*")
+
+
+def _gives_answer(step):
+    """`is_terminal` for an `answer` in a block, beside other names, or as a loop's variable."""
+    function = 0  # indentation of the function or class around a line; 0 where nobody knows
+    brackets = 0  # that are open
+    for line in _TEXT.sub("''", step).splitlines():
+        code = line.lstrip()
+        indent = len(line) - len(code)
+        continued = brackets > 0
+        brackets += sum(map(code.count, "([{")) - sum(map(code.count, ")]}"))
+        if not line:  # the next step is looked at by itself
+            function = brackets = 0
+        elif code and not continued and (function is None or indent <= function):
+            function = indent if code.startswith(("def ", "class ", "async def ")) else None
+            if function is None and len(code) < LONGEST_LINE and _line_gives_answer(code):
+                return True
+    return False
+
+# %% ../../nbs/inside/policy_steps.ipynb #5f0c1a30
+_ANSWER = re.compile(r"^answer\s*=(?!=)", re.M)
+
+
+def is_terminal(
+    step: str,  # text of one step, or of a whole program
+) -> bool:
+    """Does this step, or a step of this program, give `answer` a value outside functions?"""
+    # Each test is slower than the one before it, and spares most steps the next.
+    return "answer" in step and bool(_ANSWER.search(step) or _gives_answer(step))
 
 # %% ../../nbs/inside/policy_steps.ipynb #a0d85250
 def plain_prompt(
