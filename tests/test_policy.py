@@ -382,7 +382,7 @@ def test_a_step_that_gives_answer_a_value_is_terminal(step):
         'if ok: print("so: answer = 5")',
         "f(answer=5)",
         "x = f(\n    answer=5,\n)",
-        "x = \"\"\"\n    answer, b = 5, 6\n\"\"\"",
+        'x = """\n    answer, b = 5, 6\n"""',
         "total = f(x, answer=5)",
         "answer += 1",
         "answer[0] = 5",

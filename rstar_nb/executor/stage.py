@@ -49,8 +49,8 @@ def describe(
             line = traceback.tb_lineno
         traceback = traceback.tb_next
     name = text_of(lambda: type(e).__name__, 100)
-    message = text_of(lambda: e.msg if type(e) is SyntaxError else str(e), 500)
-    return name + (f": {_own_words(message)}" if message else "") + (f" (line {line})" if line else "")
+    message = _own_words(text_of(lambda: e.msg if type(e) is SyntaxError else str(e), 500))
+    return name + (f": {message}" if message else "") + (f" (line {line})" if line else "")
 
 # %% ../../nbs/inside/executor_stage.ipynb #9f7a0f03
 class Stage:
