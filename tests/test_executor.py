@@ -7,6 +7,7 @@ import ast
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import platform
 import resource
@@ -173,6 +174,31 @@ def test_no_number_loses_its_last_digits(ex, source):
         ('answer = {"type": "int"}', {"type": "dict", "items": [["type", "int"]]}),
         ('answer = "é\\n"', "é\n"),
         ("import sympy\nanswer = sympy.Integer(33)", 33),
+        ("import sympy\nanswer = sympy.Float('0.25', 50)", 0.25),
+        (
+            "import sympy\nanswer = sympy.Float('1e-400')",
+            {"type": "Decimal", "text": "1.0e-400"},
+        ),
+        (
+            "import sympy\nanswer = -sympy.Float('1e400')",
+            {"type": "Decimal", "text": "-1.0e+400"},
+        ),
+        ("import sympy\nanswer = sympy.Float(0)", 0.0),
+        ("from mpmath import mp\nmp.dps = 30\nanswer = mp.mpf(1) / 4", 0.25),
+        ("import mpmath\nanswer = mpmath.pi", math.pi),
+        ("import mpmath\nanswer = mpmath.mpf('1e-400')", {"type": "Decimal", "text": "1.0e-400"}),
+        ("import mpmath\nanswer = mpmath.inf", {"type": "float", "text": "inf"}),
+        ("import mpmath\nanswer = mpmath.nan", {"type": "float", "text": "nan"}),
+        ("import mpmath\nanswer = mpmath.mpc(1, -2)", {"type": "complex", "real": 1.0, "imag": -2.0}),
+        (
+            "import datetime\nanswer = datetime.date(2024, 5, 1)",
+            {"type": "date", "text": "2024-05-01"},
+        ),
+        ("from datetime import time\nanswer = time(2, 30)", {"type": "time", "text": "02:30"}),
+        ("from datetime import time\nanswer = time(2, 30, 5)", {"type": "time", "text": "02:30:05"}),
+        ("from collections import deque\nanswer = deque([1, 2])", [1, 2]),
+        ("answer = {1: 2, 3: 4}.values()", [2, 4]),
+        ("answer = {1: 2, 3: 4}.keys()", [1, 3]),
         ("import sympy\nanswer = sympy.Rational(1, 3)", {"type": "Fraction", "text": "1/3"}),
         ("import sympy\nanswer = sympy.sqrt(8)", {"type": "sympy", "text": "2*sqrt(2)"}),
         (

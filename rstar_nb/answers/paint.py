@@ -83,7 +83,7 @@ _REPLACEMENTS = [(re.compile(pattern), new) for pattern, new in _PAINT]
 _WRAPPING = re.compile(
     r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?"
     r"|\*\*([^*]+)\*\*|`([^`]+)`"  # how a chat model stresses
-    r"|(?i:(?:the )?(?:final )?answer(?: is:?|:))\s*(\S.*)",
+    r"|(?i:(?:the )?(?:final )?answer:)\s*(\S.*)",
     re.S,
 )
 

@@ -6,7 +6,9 @@
 __all__ = ['TEXT_BITS', 'MAX_BITS', 'MAX_TEXT', 'OutputLimit', 'no_addresses', 'text_of', 'tagged', 'Plain']
 
 # %% ../../nbs/inside/executor_plain.ipynb #af6b0f03
+import collections
 import json
+import math
 import re
 import sys
 
@@ -115,6 +117,13 @@ class Plain:
         finite = value - value == 0
         return value if finite else tagged("float", text=repr(value))
 
+    def _wide(self, value, text):
+        # A float of another library may be too small or too large for Python's.
+        x = float(value)
+        if (x == 0 and value) or (abs(x) == math.inf and "inf" not in text):
+            return tagged("Decimal", text=text)
+        return self._real(x)
+
     def _mapping(self, value, depth):
         pairs = list(dict.items(value))
         keys = [k for k, _ in pairs]
@@ -133,9 +142,21 @@ class Plain:
             return self(value.item(), depth + 1)
         if numpy and isinstance(value, numpy.ndarray):
             return tagged("ndarray", items=self(value.tolist(), depth + 1))
+        mpmath = loaded.get("mpmath")
+        if mpmath and isinstance(value, (mpmath.mpf, mpmath.mp.constant)):
+            return self._wide(value, text_of(lambda: mpmath.nstr(value, 15)))
+        if mpmath and isinstance(value, mpmath.mpc):
+            return self(complex(value), depth + 1)
         sympy = loaded.get("sympy")
         if sympy and isinstance(value, (sympy.Basic, sympy.MatrixBase)):
             return self._symbolic(value, sympy)
+        if type(value) in _ITERABLE:
+            return self._each(iter(value), depth)
+        datetime = loaded["datetime"]
+        if type(value) is datetime.date:
+            return tagged("date", text=value.isoformat())
+        if type(value) is datetime.time and not value.microsecond:
+            return tagged("time", text=value.isoformat("seconds" if value.second else "minutes"))
         if isinstance(value, range):
             return tagged("range", text=repr(value))
         if isinstance(value, (bytes, bytearray)):
@@ -149,10 +170,13 @@ class Plain:
         if isinstance(value, sympy.Rational) and value.q != 0:
             return _fraction(value.p, value.q)
         if isinstance(value, sympy.Float):
-            return self._real(float(value))
+            return self(sys.modules["mpmath"].mp.make_mpf(value._mpf_))
         if isinstance(value, sympy.logic.boolalg.BooleanAtom):
             return bool(value)
         return tagged("sympy", text=_whole_text(lambda: sympy.sstr(value)))
+
+
+_ITERABLE = (type({}.keys()), type({}.values()), collections.deque)
 
 
 def _whole_text(make_text):
