@@ -189,13 +189,19 @@ def test_no_number_loses_its_last_digits(ex, source):
         ("import mpmath\nanswer = mpmath.mpf('1e-400')", {"type": "Decimal", "text": "1.0e-400"}),
         ("import mpmath\nanswer = mpmath.inf", {"type": "float", "text": "inf"}),
         ("import mpmath\nanswer = mpmath.nan", {"type": "float", "text": "nan"}),
-        ("import mpmath\nanswer = mpmath.mpc(1, -2)", {"type": "complex", "real": 1.0, "imag": -2.0}),
+        (
+            "import mpmath\nanswer = mpmath.mpc(1, -2)",
+            {"type": "complex", "real": 1.0, "imag": -2.0},
+        ),
         (
             "import datetime\nanswer = datetime.date(2024, 5, 1)",
             {"type": "date", "text": "2024-05-01"},
         ),
         ("from datetime import time\nanswer = time(2, 30)", {"type": "time", "text": "02:30"}),
-        ("from datetime import time\nanswer = time(2, 30, 5)", {"type": "time", "text": "02:30:05"}),
+        (
+            "from datetime import time\nanswer = time(2, 30, 5)",
+            {"type": "time", "text": "02:30:05"},
+        ),
         ("from collections import deque\nanswer = deque([1, 2])", [1, 2]),
         ("answer = {1: 2, 3: 4}.values()", [2, 4]),
         ("answer = {1: 2, 3: 4}.keys()", [1, 3]),

@@ -93,7 +93,7 @@ _MATH_PIECE = re.compile(r"(?<![\w\\$])\$([^\s$,](?:[^$]*[^\s$,\\])?)\$(?![\w$])
 
 
 def _trim(text):
-    """Drop spaces and a full stop or a comma at the end; `\\,` and `\\;` are spaces themselves."""
+    # With a backslash in front a comma or semicolon is a space of LaTeX's.
     return re.sub(r"(?<!\\)[,;]$", "", text.strip().rstrip(".").strip()).strip()
 
 
