@@ -105,4 +105,4 @@ def check_solved(
     message = f"the search of round {k} solved none of {len(rows)} problems: {seen}"
     if not run.models.seed_rows(run.settings, k) + training_rows(run, k - 1, "selected.jsonl"):
         raise ValueError(message)
-    run.console.print(message, markup=False, highlight=False)
+    run.console.print(message, markup=False, highlight=False, soft_wrap=True)
