@@ -58,10 +58,15 @@ def sft_phase(run, k: int):
     start = 0 if sft.start_from == "base" else k - 1
     policy = run.models.load_policy(run.folder_of(start) / "policy")
     rows = run.models.seed_rows(settings, k) + training_rows(run, k, "selected.jsonl")
+    if not rows:
+        raise ValueError(
+            f"round {k}: no solution was selected to train on; some problems are solved, but they"
+            " are held out, or their programs are not well formed, or below sft.min_ppm"
+        )
     num_steps = num_steps_for(len(rows), sft.passes, sft.batch_size, sft.min_num_steps)
     num_steps = min(sft.max_num_steps, num_steps)
     shown = rows
-    if rows and sft.renumber and not settings.problems.train_file:
+    if sft.renumber and not settings.problems.train_file:
         passes = math.ceil(num_steps * sft.batch_size / len(rows))
         shown = renumbered(rows, passes, derive_seed(settings.seed, "renumber", k))
     with run.phase(k, "sft", num_steps) as advance:
