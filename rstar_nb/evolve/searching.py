@@ -72,7 +72,7 @@ def found_by(
     tree: Tree,
     node: int,  # the last step of a finished program
 ) -> dict:
-    """`rollout` (from 1; None if none ended there), `below` and `steps`, both numbers of steps."""
+    """`rollout` (from 1; None if none ended there), and numbers of steps: `below`, `new_steps`."""
     ends = [e["path"][-1] for e in tree.events if e["kind"] == "backup"]
     rollout = ends.index(node) + 1 if node in ends else None
     begun = {
@@ -84,7 +84,7 @@ def found_by(
     path = tree.path(node)
     start = next((i for i in reversed(path) if i in begun), path[0])
     below = max(0, tree.depth(start) - 1)
-    return dict(rollout=rollout, below=below, steps=tree.depth(node) - below)
+    return dict(rollout=rollout, below=below, new_steps=tree.depth(node) - below)
 
 # %% ../../nbs/inside/evolve_searching.ipynb #1bc9041d
 def search_phase(
