@@ -29,7 +29,8 @@ def measured_splits(run, k: int) -> list:
     splits = [("test", test_problems(run.settings), group.search_problems)]
     own_file = run.settings.problems.test_file
     if k in (0, run.settings.rounds) and group.ood_problems and not own_file:
-        harder = generate(group.ood_problems, "ood", run.settings.seed)
+        kind = run.settings.problems.kind
+        harder = generate(group.ood_problems, "ood", run.settings.seed, kind=kind)
         splits.append(("ood", harder, group.ood_search_problems))
     return splits
 

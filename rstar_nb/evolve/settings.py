@@ -19,9 +19,9 @@ class BaseSettings(Group):
 
     title = "base"
     source: str = setting(
-        "shipped",
-        "the base that comes with the package, or one trained from nothing at the start",
-        choices=("shipped", "trained"),
+        "trained",
+        "a base trained from nothing at the start, or the one that comes with the package",
+        choices=("trained", "shipped"),
     )
     examples: int = setting(800, "worked examples a trained base sees", low=0)
     num_steps: tuple = setting(
@@ -35,6 +35,11 @@ class ProblemSettings(Group):
     """Which problems a round is given."""
 
     title = "problems"
+    kind: str = setting(
+        "gen",
+        "subjects told in order, stories told in disorder, or both",
+        choices=("gen", "sto", "mix"),
+    )
     number: tuple = setting((2500,), "fresh training problems", low=1, per_round=True)
     min_level: tuple = setting((2,), "their easiest level", low=1, per_round=True)
     max_level: tuple = setting(

@@ -62,7 +62,10 @@ def seed_rows(
     """Training rows from the worked examples, numbers drawn anew in each pass."""
     group = settings.base
     problems = generate(
-        group.examples, seed=settings.seed + EXAMPLE_SEED, levels=group.levels or None
+        group.examples,
+        seed=settings.seed + EXAMPLE_SEED,
+        levels=group.levels or None,
+        kind=settings.problems.kind,
     )
     examples = [
         dict(problem_id=p.id, question=p.question, steps=gold_program(p.id))
