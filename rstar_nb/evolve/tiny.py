@@ -34,7 +34,7 @@ def with_new_numbers(
     """
     for _ in range(tries):
         texts = [row["question"], *row["steps"]]
-        if not row["problem_id"].startswith("gen"):
+        if not row.get("problem_id", "gen").startswith("gen"):
             texts = rename(texts, rng)
         question, *steps = renumber(texts, rng, wide)
         if split_of(question, 1) == "train":
