@@ -47,7 +47,9 @@ def plot_coverage_tokens(
         for i, (name, outcomes) in enumerate(of_round["ways"].items()):
             points = coverage_curve(outcomes, LIMITS)
             y = [100 * share for _, share in points]
-            ax.plot([tokens for tokens, _ in points], y, "o-", ms=2.5, lw=1, label=name, color=f"C{i}")
+            ax.plot(
+                [tokens for tokens, _ in points], y, "o-", ms=2.5, lw=1, label=name, color=f"C{i}"
+            )
         title = "base" if of_round["round"] == 0 else f"round {of_round['round']}"
         ax.set_title(f"{title}, n={of_round['n']}", fontsize=9)
         ax.set(xscale="log", xlabel="tokens per problem")
