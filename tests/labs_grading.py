@@ -1,0 +1,71 @@
+"""A lab graded in this process, by the rules of nbgrader: its cells one after another."""
+
+import ast
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "nbs" / "labs" / "source"
+LABS = sorted(p.name for p in SOURCE.iterdir() if p.is_dir())
+SOLUTION = re.compile(r"[^\n]*### BEGIN SOLUTION.*?### END SOLUTION", re.S)
+
+
+def read_lab(lab):
+    """The teacher's copy of a lab."""
+    return json.loads((SOURCE / lab / f"{lab}.ipynb").read_text())
+
+
+def grade_id(cell):
+    return cell["metadata"].get("nbgrader", {}).get("grade_id")
+
+
+def with_answers(notebook, answers):
+    """A copy with the solution of some cells replaced: {grade_id: text in place of the region}."""
+    notebook = json.loads(json.dumps(notebook))
+    known = {grade_id(c): c for c in notebook["cells"]}
+    for name, text in answers.items():
+        source = "".join(known[name]["source"])
+        indent = re.search(r"( *)### BEGIN SOLUTION", source)[1]
+        lines = [indent + line if line else line for line in text.strip("\n").split("\n")]
+        assert SOLUTION.search(source), f"{name} has no solution"
+        known[name]["source"] = SOLUTION.sub(lambda _, new="\n".join(lines): new, source)
+    return notebook
+
+
+def run_cell(source, names):
+    """Run a cell; returns the value of its last expression, None without one."""
+    body = ast.parse(source).body
+    value = None
+    if body and isinstance(body[-1], ast.Expr):
+        last = ast.Expression(body.pop().value)
+        exec(compile(ast.Module(body, []), "<cell>", "exec"), names)
+        return eval(compile(last, "<cell>", "eval"), names)
+    exec(compile(ast.Module(body, []), "<cell>", "exec"), names)
+    return value
+
+
+def grade(notebook):
+    """({grade_id of a check: points}, all that was printed)."""
+    names = {"__name__": "__main__"}
+    points = {}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code":
+                continue
+            about = cell["metadata"].get("nbgrader", {})
+            try:
+                value = run_cell("".join(cell["source"]), names)
+                error = None
+            except Exception as e:
+                value, error = None, e
+            if about.get("grade"):
+                if error:
+                    print(f"{about['grade_id']}: {type(error).__name__}: {error}")
+                full = value is None and error is None
+                points[about["grade_id"]] = about["points"] if full else float(value or 0)
+            elif error:
+                print(f"cell {about.get('grade_id')}: {type(error).__name__}: {error}")
+    return points, printed.getvalue()
