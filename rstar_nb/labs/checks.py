@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'GENERAL', 'MORE', 'same', 'Outcome', 'shown', 'TooLong', 'time_limit', 'call', 'Mistake', 'Case',
-           'find_hint', 'check', 'report', 'show']
+           'find_hint', 'check', 'report', 'show', 'show_figure']
 
 # %% ../../nbs/inside/labs_checks.ipynb #ee3c909e
 import contextlib
@@ -168,7 +168,7 @@ def find_hint(
         return "it changes what it was given: work on a copy, the caller still needs the original"
     return ""
 
-# %% ../../nbs/inside/labs_checks.ipynb #c6a5dbdf
+# %% ../../nbs/inside/labs_checks.ipynb #d3af9fc4
 MORE = "These are the visible checks only; hidden ones use new inputs."
 
 
@@ -229,17 +229,18 @@ def report(
 
 def show(draw: Callable, case: Case, outcome: Outcome):
     """Show a picture as PNG; a learner's value that cannot be drawn gets none."""
+    try:
+        show_figure(draw(case, outcome))
+    except Exception as e:
+        print(f"  (no picture: {type(e).__name__})")
+
+
+def show_figure(figure):
+    """Show a matplotlib `Figure` as PNG, whatever backend there is."""
     import io
 
     from IPython.display import Image, display
 
-    try:
-        figure = draw(case, outcome)
-        if figure is None:
-            return
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=90)
-    except Exception as e:
-        print(f"  (no picture: {type(e).__name__})")
-        return
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=90)
     display(Image(file.getvalue()))
