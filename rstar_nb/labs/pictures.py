@@ -115,9 +115,10 @@ def two_paths(case, outcome):
     draw_tree(left, tree, path=inside)
     return figure
 
-# %% ../../nbs/inside/labs_pictures.ipynb #bf1931f6
+# %% ../../nbs/inside/labs_pictures.ipynb #08cf6c44
 def _values(value):
     """A list of numbers, whatever was returned."""
+    value = list(value.values()) if isinstance(value, dict) else value
     rows = value if isinstance(value, (list, tuple)) else [value]
     return [float(v) if isinstance(v, (int, float)) else 0.0 for v in rows]
 
