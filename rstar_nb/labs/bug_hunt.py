@@ -6,11 +6,11 @@
 __all__ = ['BACKUP_MISTAKES', 'NAMES', 'INVARIANT_MISTAKES', 'WRONG_BY_HAND', 'tree_of', 'new_tree', 'buggy_backup',
            'check_by_hand', 'check_broken', 'check_backup']
 
-# %% ../../nbs/inside/labs_bug_hunt.ipynb #89ea4b0c
+# %% ../../nbs/inside/labs_bug_hunt.ipynb #cb6d19e8
 from functools import partial
 
 from .by_hand import check_answers
-from .checks import Case, Mistake, check  # noqa: F401 - labs take Case from here
+from .checks import Case, Mistake, check, faulty  # noqa: F401 - labs take Case from here
 from .pictures import two_trees
 
 # %% ../../nbs/inside/labs_bug_hunt.ipynb #b11e0100
@@ -36,8 +36,9 @@ def buggy_backup(tree: list, path: list, reward: float) -> list:
         n["best"] = max(n["best"] or 0, reward)
     return tree
 
-# %% ../../nbs/inside/labs_bug_hunt.ipynb #f81a2a53
-def _backup(tree, path, reward, root=True, total=True, negative=True):
+# %% ../../nbs/inside/labs_bug_hunt.ipynb #dbf1c5d2
+@faulty
+def _backup(tree, path, reward, *, root=True, total=True, negative=True):
     """A backup with those bugs that are not mended."""
     for i in path if root else path[1:]:
         n = tree[i]
@@ -83,30 +84,25 @@ BACKUP_MISTAKES = (
     Mistake("last is best", "`best` is the highest reward so far, not the newest", _last_is_best),
 )
 
-# %% ../../nbs/inside/labs_bug_hunt.ipynb #6b9c693e
+# %% ../../nbs/inside/labs_bug_hunt.ipynb #b43653ec
 NAMES = ("best", "node_visits", "value_sum")
 
 
-def _broken(tree, ended, own=True, nodes=None, names=NAMES, best_of_children=True):
+@faulty
+def _broken(tree, ended, *, own=True, nodes=None, names=NAMES, below_too=True, none=True):
     """(place, name) of each broken invariant, with parts of the rule left out."""
     found = []
     for i, n in list(enumerate(tree))[:nodes]:
         below = [m for m in tree if m["parent"] == i]
         here = [reward for place, reward in ended if place == i] if own else []
-        bests = [m["best"] for m in below if m["best"] is not None] if best_of_children else []
+        bests = [m["best"] for m in below if m["best"] is not None or not none]
         must = dict(
-            best=max([*bests, *here], default=None),
+            best=max([*(bests if below_too else ()), *here], **dict(default=None) if none else {}),
             node_visits=sum(m["node_visits"] for m in below) + len(here),
             value_sum=sum(m["value_sum"] for m in below) + sum(here),
         )
         found += [(i, name) for name in names if n[name] != must[name]]
     return found
-
-
-def _none_is_a_number(tree, ended):
-    for i in range(len(tree)):
-        max([m["best"] for m in tree if m["parent"] == i] + [r for p, r in ended if p == i])
-    return _broken(tree, ended)
 
 
 INVARIANT_MISTAKES = (
@@ -133,12 +129,12 @@ INVARIANT_MISTAKES = (
     Mistake(
         "best without the children",
         "the best reward may have come through a child: look below as well",
-        partial(_broken, best_of_children=False),
+        partial(_broken, below_too=False),
     ),
     Mistake(
         "None is not a number",
         "a node without rewards has best None, and there is no max of nothing",
-        _none_is_a_number,
+        partial(_broken, none=False),
     ),
 )
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'GENERAL', 'MORE', 'same', 'Outcome', 'shown', 'TooLong', 'time_limit', 'call', 'Mistake', 'Case',
-           'find_hint', 'check', 'report', 'show', 'show_figure']
+           'find_hint', 'faulty', 'check', 'report', 'differences', 'show', 'show_figure']
 
-# %% ../../nbs/inside/labs_checks.ipynb #ee3c909e
+# %% ../../nbs/inside/labs_checks.ipynb #e98179d3
 import contextlib
 import copy
+import inspect
 import math
 import numbers
 import signal
@@ -113,7 +114,7 @@ def call(
         return Outcome(error=type(e).__name__, message=str(e)[:200])
     return Outcome(value, changed=not same(given, args))
 
-# %% ../../nbs/inside/labs_checks.ipynb #273b6bd4
+# %% ../../nbs/inside/labs_checks.ipynb #be20bda9
 @dataclass(frozen=True)
 class Mistake:
     """A misconception: what it computes, and what to say to someone who holds it."""
@@ -132,11 +133,12 @@ class Case:
     expected: object
 
 
-def _fits(mistake, case, outcome):
+def _fits(mistake, case, outcome, in_place):
     theirs = call(mistake.function, case.args)
     if theirs.error or outcome.error:
         return theirs.error == outcome.error
-    return same(outcome.value, theirs.value) and theirs.changed == outcome.changed
+    alike = in_place or theirs.changed == outcome.changed
+    return alike and same(outcome.value, theirs.value)
 
 
 GENERAL = {
@@ -152,6 +154,7 @@ def find_hint(
     outcomes,  # an `Outcome` for each
     right,  # a bool for each
     mistakes,  # `Mistake` objects, the likeliest first
+    in_place: bool = False,  # the function may change its arguments
 ) -> str:
     """The hint for what came out; '' if all is right or nothing is known about it."""
     wrong = [o for o, good in zip(outcomes, right) if not good]
@@ -160,7 +163,7 @@ def find_hint(
     if all(o.error in GENERAL for o in wrong):
         return GENERAL[wrong[0].error]
     for mistake in mistakes:
-        if all(_fits(mistake, c, o) for c, o in zip(cases, outcomes)):
+        if all(_fits(mistake, c, o, in_place) for c, o in zip(cases, outcomes)):
             return mistake.hint
     if all(o.value is None and not o.error for o in outcomes):
         return "it returns nothing yet: write its body, and let it end in `return`"
@@ -168,7 +171,21 @@ def find_hint(
         return "it changes what it was given: work on a copy, the caller still needs the original"
     return ""
 
-# %% ../../nbs/inside/labs_checks.ipynb #d3af9fc4
+# %% ../../nbs/inside/labs_checks.ipynb #3abc1a32
+def faulty(
+    function: Callable,  # its keyword-only parameters are faults, their defaults "no fault"
+) -> Callable:
+    """The function, refusing to run without a fault: ValueError."""
+    faults = inspect.getfullargspec(function).kwonlydefaults or {}
+
+    def wrong(*args, **given):
+        if all(given.get(name, default) == default for name, default in faults.items()):
+            raise ValueError("that would be the right answer")
+        return function(*args, **given)
+
+    return wrong
+
+# %% ../../nbs/inside/labs_checks.ipynb #3ff747e0
 MORE = "These are the visible checks only; hidden ones use new inputs."
 
 
@@ -198,7 +215,7 @@ def check(
         for case, o in zip(cases, outcomes)
     ]
     report(function, cases, outcomes, right, hidden)
-    if hint := find_hint(cases, outcomes, right, mistakes):
+    if hint := find_hint(cases, outcomes, right, mistakes, in_place):
         print(f"  hint: {hint}")
     if not hidden:
         if draw:
@@ -222,9 +239,28 @@ def report(
         return
     for case, outcome, good in zip(cases, outcomes, right):
         print(f"  {'right' if good else 'WRONG'}  {case.name}")
-        if not good:
+        if good:
+            continue
+        if lines := differences(outcome.value, case.expected):
+            print("\n".join(f"         {line}" for line in lines))
+        else:
             print(f"         yours     {outcome}{' (input changed)' if outcome.changed else ''}")
             print(f"         expected  {shown(case.expected)}")
+
+
+def differences(yours, expected) -> list:
+    """For trees as lists of dicts: a line for each number that differs; else an empty list."""
+    trees = [x for x in (yours, expected) if isinstance(x, list) and x]
+    if len(trees) < 2 or not all(isinstance(n, dict) for tree in trees for n in tree):
+        return []
+    if len(yours) != len(expected):
+        return [f"yours has {len(yours)} nodes, expected are {len(expected)}"]
+    return [
+        f"node {i}, {key}: yours {shown(mine.get(key))}, expected {shown(right[key])}"
+        for i, (mine, right) in enumerate(zip(yours, expected))
+        for key in right
+        if not same(mine.get(key), right[key])
+    ]
 
 
 def show(draw: Callable, case: Case, outcome: Outcome):

@@ -7,13 +7,13 @@ __all__ = ['TRIED', 'ATTEMPTS', 'WRONG_PREDICTIONS', 'LAYER_MISTAKES', 'WORLDS',
            'try_layers', 'show_denied', 'check_predictions', 'run_in_world', 'run_in_sandbox', 'check_fewest_layers',
            'check_program']
 
-# %% ../../nbs/inside/labs_escape_room.ipynb #5cd82ed2
+# %% ../../nbs/inside/labs_escape_room.ipynb #3267fc66
 from itertools import combinations
 
 from ..executor.pool import Executor
 from ..executor.sandbox import LAYERS
 from .by_hand import check_answers
-from .checks import Case, Mistake, check, show_figure  # noqa: F401 - labs take Case
+from .checks import Case, Mistake, check, faulty, show_figure  # noqa: F401
 from .pictures import Figure, draw_grid
 
 # %% ../../nbs/inside/labs_escape_room.ipynb #a307bda6
@@ -77,12 +77,12 @@ def check_predictions(predicted, kept: dict, points: float) -> float:
     }
     return check_answers(answers, kept, points, WRONG_PREDICTIONS)
 
-# %% ../../nbs/inside/labs_escape_room.ipynb #cf846db8
+# %% ../../nbs/inside/labs_escape_room.ipynb #561a296d
 def _greedy(denies, attempts):
     left, chosen = set(attempts), []
     while left:
-        best = max(sorted(denies), key=lambda name: len(left & set(denies[name])))
-        if not left & set(denies[best]):
+        best = max(sorted(denies), key=lambda name: len(left & set(denies[name])), default=None)
+        if best is None or not left & set(denies[best]):
             return None
         chosen.append(best)
         left -= set(denies[best])
@@ -98,7 +98,8 @@ def _everything(denies, attempts):
     return sorted(n for n in denies if set(denies[n]) & set(attempts))
 
 
-def _smallest(denies, attempts, enough=None, nothing=None):
+@faulty
+def _smallest(denies, attempts, *, enough=None, nothing=None):
     for size in range(len(denies) + 1):
         for names in combinations(sorted(denies), size):
             together = set().union(*(denies[n] for n in names))
@@ -123,7 +124,7 @@ LAYER_MISTAKES = (
         "any instead of all",
         "the layers together must deny all attempts, not one of them",
         lambda denies, attempts: _smallest(
-            denies, attempts, lambda together, wanted: bool(together & wanted) or not wanted
+            denies, attempts, enough=lambda together, wanted: together & wanted or not wanted
         ),
     ),
     Mistake(

@@ -74,7 +74,7 @@ def write_grades(
                 [student, *("" if (m := marks[student].get(lab)) is None else m for lab in labs)]
             )
 
-# %% ../../nbs/inside/labs_marks.ipynb #68377423
+# %% ../../nbs/inside/labs_marks.ipynb #aef41baa
 def hints_of(
     folder,  # of the course: holds autograded/
 ) -> dict:
@@ -92,7 +92,7 @@ def hints_of(
 
 
 def failed_checks(rows: list, hints: dict) -> list:
-    """Dicts with lab, check, graded, failed (got less than all points), hint (commonest), hinted."""
+    """Dicts with lab, check, graded, failed (below all points), the commonest hint, hinted."""
     checks = {}
     for row in rows:
         if row["got"] is not None:

@@ -6,11 +6,11 @@
 __all__ = ['STEP_MISTAKES', 'FINAL_MISTAKES', 'LOSS_MISTAKES', 'siblings_of', 'programs_of', 'check_step_pairs',
            'check_final_pairs', 'curves_of', 'check_loss']
 
-# %% ../../nbs/inside/labs_pairs.ipynb #898f2f8c
+# %% ../../nbs/inside/labs_pairs.ipynb #8f1d033f
 import math
 from functools import partial
 
-from .checks import Case, Mistake, Outcome, call, check
+from .checks import Case, Mistake, Outcome, call, check, faulty
 from .pictures import two_curves
 
 # %% ../../nbs/inside/labs_pairs.ipynb #d2cfb47a
@@ -29,12 +29,13 @@ def programs_of(
     names = ("text", "answer", "correct", "average_q")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
-# %% ../../nbs/inside/labs_pairs.ipynb #1323961c
+# %% ../../nbs/inside/labs_pairs.ipynb #42fb97d1
 def _mean(n):
     return n["value_sum"] / n["node_visits"] if n["node_visits"] else 0.0
 
 
-def _step_pairs(siblings, margin=0.0, ties=True, ends=False, mixed=False, use=True, side=2):
+@faulty
+def _step_pairs(siblings, margin=0.0, *, ties=True, ends=False, mixed=False, use=True, side=2):
     """Pairs of siblings with parts of the rule left out."""
     children = [n for n in siblings if n["node_visits"] and (ends or not n["ends"])]
     good = [n for n in children if n["right"]]
@@ -78,8 +79,9 @@ STEP_MISTAKES = (
     ),
 )
 
-# %% ../../nbs/inside/labs_pairs.ipynb #546db3c5
-def _final_pairs(programs, unknown=False, differ=True, worst=True, right_differ=False, side=2):
+# %% ../../nbs/inside/labs_pairs.ipynb #c67a5788
+@faulty
+def _final_pairs(programs, *, unknown=False, differ=True, worst=True, right_differ=False, side=2):
     """Pairs of programs with parts of the rule left out."""
     good = sorted((p for p in programs if p["correct"]), key=lambda p: -p["average_q"])
     bad = [p for p in programs if p["correct"] is False or (unknown and p["correct"] is None)]
@@ -117,13 +119,14 @@ FINAL_MISTAKES = (
     Mistake("all of them", "two programs a side, no more", partial(_final_pairs, side=99)),
 )
 
-# %% ../../nbs/inside/labs_pairs.ipynb #f59b9c0b
+# %% ../../nbs/inside/labs_pairs.ipynb #6c8a63b5
 def _softplus(x):
     """log(1 + exp(x)) without overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def _loss(better, worse, flipped=0.0, sign=1, mean=True, smooth=True):
+@faulty
+def _loss(better, worse, flipped=0.0, *, sign=1, mean=True, smooth=True):
     """The pairwise loss with parts left out."""
     share = flipped if smooth else 0.0
     each = []

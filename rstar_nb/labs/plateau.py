@@ -6,12 +6,12 @@
 __all__ = ['RECORD', 'Z', 'DIFFERENCE_MISTAKES', 'FORECAST_MISTAKES', 'LEVEL_MISTAKES', 'counts_of', 'harder_counts', 'show_run',
            'check_difference', 'check_forecast', 'check_level_gains', 'check_reading']
 
-# %% ../../nbs/inside/labs_plateau.ipynb #db6eb0e0
+# %% ../../nbs/inside/labs_plateau.ipynb #02dc9bd4
 import math
 from functools import partial
 
 from .by_hand import check_answers, digest
-from .checks import Case, Mistake, check, show_figure  # noqa: F401 - labs take Case
+from .checks import Case, Mistake, check, faulty, show_figure  # noqa: F401
 from .course import load_record
 from .pictures import Figure, two_bars, two_curves
 
@@ -50,7 +50,7 @@ def show_run(counts: list):
     ax.legend(fontsize=7, loc="lower right")
     show_figure(figure)
 
-# %% ../../nbs/inside/labs_plateau.ipynb #95bc9a4b
+# %% ../../nbs/inside/labs_plateau.ipynb #f5f1e714
 Z = 1.96  # standard deviations that hold 95 % of a normal variable on both sides
 
 
@@ -63,7 +63,12 @@ def _gain(before, after, sign=1):
     return sign * (after["correct"] / after["n"] - before["correct"] / before["n"])
 
 
-def _difference(before, after, half=lambda b, a: Z * math.sqrt(b + a), sign=1):
+def _half(b, a):
+    return Z * math.sqrt(b + a)
+
+
+@faulty
+def _difference(before, after, *, half=_half, sign=1):
     return _gain(before, after, sign), half(_variance(before), _variance(after))
 
 
@@ -99,8 +104,9 @@ DIFFERENCE_MISTAKES = (
     ),
 )
 
-# %% ../../nbs/inside/labs_plateau.ipynb #c03fb193
-def _forecast(errors, rounds, floor=0.0, factor=None, start=1, use_floor=True):
+# %% ../../nbs/inside/labs_plateau.ipynb #b2f865a2
+@faulty
+def _forecast(errors, rounds, floor=0.0, *, factor=None, start=1, use_floor=True):
     """A geometric forecast with another factor, or from another start."""
     f = floor if use_floor else 0.0
     left = [e - f for e in errors]
@@ -152,8 +158,9 @@ FORECAST_MISTAKES = (
     ),
 )
 
-# %% ../../nbs/inside/labs_plateau.ipynb #7b074ee0
-def _level_gains(before, after, weighted=True, sign=1, scale=1.0, whole=False):
+# %% ../../nbs/inside/labs_plateau.ipynb #090c874e
+@faulty
+def _level_gains(before, after, *, weighted=True, sign=1, scale=1.0, whole=False):
     """Contributions of the levels with parts of the rule left out."""
     total = sum(n for _, n in after.values())
     gains = {}

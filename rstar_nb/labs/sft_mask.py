@@ -6,12 +6,12 @@
 __all__ = ['KINDS', 'WEIGHT_MISTAKES', 'LOSS_MISTAKES', 'WRONG_BY_HAND', 'row_of', 'show_masks', 'check_by_hand',
            'check_token_weights', 'check_weighted_loss']
 
-# %% ../../nbs/inside/labs_sft_mask.ipynb #4386b04c
+# %% ../../nbs/inside/labs_sft_mask.ipynb #46f94707
 import math
 from functools import partial
 
 from .by_hand import check_answers
-from .checks import Case, Mistake, check, show_figure  # noqa: F401 - labs take Case
+from .checks import Case, Mistake, check, faulty, show_figure  # noqa: F401
 from .pictures import Figure, draw_grid, two_bars, two_masks
 
 # %% ../../nbs/inside/labs_sft_mask.ipynb #df951358
@@ -35,27 +35,23 @@ def show_masks(
     draw_grid(figure.subplots(), list(masks.values()), list(masks), [text for text, _ in row])
     show_figure(figure)
 
-# %% ../../nbs/inside/labs_sft_mask.ipynb #fdd2eb72
-def _weights(row, comment=1.0, shift=1, question=0.0, pad=0.0, first=True, last=True):
+# %% ../../nbs/inside/labs_sft_mask.ipynb #f80f11ac
+@faulty
+def _weights(
+    row, comment=1.0, *, shift=1, question=0.0, pad=0.0, first=True, full=False, by_place=False
+):
     """Weights with parts of the rule changed."""
-    value = dict(question=question, comment=comment, code=1.0, pad=pad)
+    value = dict(question=question, comment=1.0 if full else comment, code=1.0, pad=pad)
     weights = [0.0] * len(row)
     for t in range(len(row)):
         if 0 <= t + shift < len(row):
             weights[t] = float(value[row[t + shift][1]])
+            if by_place and weights[t]:
+                weights[t] = float(comment if row[t][1] == "comment" else 1.0)
     counted = [t for t, w in enumerate(weights) if w]
     if counted and not first:
         weights[counted[0]] = 0.0
-    if counted and not last:
-        weights[counted[-1]] = 0.0
     return weights
-
-
-def _is_comment_from_place(row, comment=1.0):
-    """The kind of the place itself decides how much, that of the next whether at all."""
-    own = dict(question=1.0, comment=comment, code=1.0, pad=1.0)
-    mask = _weights(row)
-    return [m * own[kind] for m, (_, kind) in zip(mask, row)]
 
 
 WEIGHT_MISTAKES = (
@@ -87,38 +83,38 @@ WEIGHT_MISTAKES = (
     Mistake(
         "comments count in full",
         "a token of a comment counts `comment`, not 1",
-        lambda row, comment=1.0: _weights(row),
+        partial(_weights, full=True),
     ),
     Mistake(
         "the kind of the place",
         "how much a place counts depends on the token it predicts, not on the token it stands on",
-        _is_comment_from_place,
+        partial(_weights, by_place=True),
     ),
 )
 
-# %% ../../nbs/inside/labs_sft_mask.ipynb #79632838
-def _loss(logprobs, weights, over="weights", sign=-1, rows=False):
-    """Weighted mean with the wrong denominator, or of the rows' means."""
-    if rows:
-        means = [_loss([lp], [w]) for lp, w in zip(logprobs, weights) if any(w)]
-        return sum(means) / len(means) if means else 0.0
+# %% ../../nbs/inside/labs_sft_mask.ipynb #7d7de424
+@faulty
+def _loss(logprobs, weights, *, over="weights", sign=-1, zero=True):
+    """Weighted mean with the wrong denominator or sign."""
     pairs = [(lp, w) for a, b in zip(logprobs, weights) for lp, w in zip(a, b)]
     total = sum(w * lp for lp, w in pairs if w)
     counts = dict(
         weights=sum(w for _, w in pairs), places=len(pairs), counted=sum(w > 0 for _, w in pairs)
     )
-    return sign * total / counts[over] if counts[over] else 0.0
+    return sign * total / counts[over] if counts[over] or not zero else 0.0
+
+
+def _mean_of_means(logprobs, weights):
+    means = []
+    for a, b in zip(logprobs, weights):
+        if any(b):
+            means.append(-sum(w * lp for lp, w in zip(a, b) if w) / sum(b))
+    return sum(means) / len(means) if means else 0.0
 
 
 def _zero_times_infinity(logprobs, weights):
     pairs = [(lp, w) for a, b in zip(logprobs, weights) for lp, w in zip(a, b)]
     return -sum(w * lp for lp, w in pairs) / (sum(w for _, w in pairs) or 1)
-
-
-def _divides_by_zero(logprobs, weights):
-    if not any(w for row in weights for w in row):
-        raise ZeroDivisionError
-    return _loss(logprobs, weights)
 
 
 def _as_text(f):
@@ -135,7 +131,7 @@ LOSS_MISTAKES = (
     Mistake(
         "mean of means",
         "you average the rows' means: a token of a short row then counts for more",
-        partial(_loss, rows=True),
+        _mean_of_means,
     ),
     Mistake(
         "all places",
@@ -153,7 +149,9 @@ LOSS_MISTAKES = (
         "0 times -inf is nan: leave out the places of weight 0 instead of multiplying",
         _as_text(_zero_times_infinity),
     ),
-    Mistake("division by zero", "a batch in which nothing counts has loss 0", _divides_by_zero),
+    Mistake(
+        "division by zero", "a batch in which nothing counts has loss 0", partial(_loss, zero=False)
+    ),
 )
 
 # %% ../../nbs/inside/labs_sft_mask.ipynb #6268bc41

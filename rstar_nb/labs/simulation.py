@@ -7,12 +7,12 @@ __all__ = ['SELECT_MISTAKES', 'BACKUP_MISTAKES', 'SIMULATION_MISTAKES', 'WRONG_B
            'multiples_of_three', 'steps_of', 'add_child', 'first_leaf', 'add_up', 'check_by_hand', 'check_select',
            'check_backup', 'check_simulation']
 
-# %% ../../nbs/inside/labs_simulation.ipynb #76900f91
+# %% ../../nbs/inside/labs_simulation.ipynb #20cc2def
 import math
 from functools import partial
 
 from .by_hand import check_answers  # noqa: F401 - labs take these from here
-from .checks import Case, Mistake, check  # noqa: F401
+from .checks import Case, Mistake, check, faulty  # noqa: F401
 from .pictures import two_paths, two_trees
 
 # %% ../../nbs/inside/labs_simulation.ipynb #2000946a
@@ -40,19 +40,20 @@ def multiples_of_three() -> list:
         ("sum", 1, 1, -1.0),
     )
 
-# %% ../../nbs/inside/labs_simulation.ipynb #5abf37f7
-def _descend(tree, c, score, levels=99):
+# %% ../../nbs/inside/labs_simulation.ipynb #cecb22bf
+def _uct(n, parent, total, c, unvisited=math.inf):
+    if not n["node_visits"]:
+        return unvisited
+    return n["value_sum"] / n["node_visits"] + c * math.sqrt(math.log(total) / n["node_visits"])
+
+
+@faulty
+def _descend(tree, c, *, score=_uct, levels=99):
     path = [0]
     while (children := children_of(tree, path[-1])) and len(path) <= levels:
         total = sum(tree[i]["node_visits"] for i in children)
         path.append(max(children, key=lambda i: score(tree[i], tree[path[-1]], total, c)))
     return path
-
-
-def _uct(n, parent, total, c, unvisited=math.inf):
-    if not n["node_visits"]:
-        return unvisited
-    return n["value_sum"] / n["node_visits"] + c * math.sqrt(math.log(total) / n["node_visits"])
 
 
 def _greedy(n, parent, total, c):
@@ -69,32 +70,33 @@ SELECT_MISTAKES = (
     Mistake(
         "one level",
         "selection goes on until a node without children: you stop after one step down",
-        lambda tree, c=2.0: _descend(tree, c, _uct, levels=1),
+        lambda tree, c=2.0: _descend(tree, c, levels=1),
     ),
     Mistake(
         "unvisited scores 0",
         "a child that nobody has tried comes first; with a score of 0 it may wait for ever",
-        lambda tree, c=2.0: _descend(tree, c, partial(_uct, unvisited=0.0)),
+        lambda tree, c=2.0: _descend(tree, c, score=partial(_uct, unvisited=0.0)),
     ),
     Mistake(
         "greedy",
         "you take the highest Q: the bonus for what has been tried little is missing",
-        lambda tree, c=2.0: _descend(tree, c, _greedy),
+        lambda tree, c=2.0: _descend(tree, c, score=_greedy),
     ),
     Mistake(
         "the sum for the mean",
         "Q is the mean reward, value_sum / node_visits; the sum only grows with visits",
-        lambda tree, c=2.0: _descend(tree, c, _by_sum),
+        lambda tree, c=2.0: _descend(tree, c, score=_by_sum),
     ),
     Mistake(
         "most visits",
         "the most visited child is what a finished search answers with, not where it looks next",
-        lambda tree, c=2.0: _descend(tree, c, lambda n, *_: n["node_visits"]),
+        lambda tree, c=2.0: _descend(tree, c, score=lambda n, *_: n["node_visits"]),
     ),
 )
 
-# %% ../../nbs/inside/labs_simulation.ipynb #3f318c56
-def _backup(tree, path, reward, gamma=1.0, power=None, skip=(), add=True):
+# %% ../../nbs/inside/labs_simulation.ipynb #06045d6f
+@faulty
+def _backup(tree, path, reward, gamma=1.0, *, power=None, skip=(), add=True, sign=1):
     """A backup with the exponent of each place in the path, and places that are left out."""
     for k, i in enumerate(path):
         if k - len(path) in skip or k in skip:
@@ -102,7 +104,7 @@ def _backup(tree, path, reward, gamma=1.0, power=None, skip=(), add=True):
         d = len(path) - 1 - k if power is None else power(k, len(path))
         n = tree[i]
         n["node_visits"] += 1
-        n["value_sum"] = n["value_sum"] * add + reward * gamma**d
+        n["value_sum"] = n["value_sum"] * add + sign * reward * gamma**d
     return tree
 
 
@@ -138,14 +140,11 @@ BACKUP_MISTAKES = (
     Mistake(
         "sign flipped",
         "signs change from level to level in games of two players; here nobody plays against you",
-        lambda tree, path, reward, gamma=1.0: [
-            dict(n, value_sum=2 * o["value_sum"] - n["value_sum"])
-            for n, o in zip(_backup([dict(n) for n in tree], path, reward, gamma), tree)
-        ],
+        partial(_backup, sign=-1),
     ),
 )
 
-# %% ../../nbs/inside/labs_simulation.ipynb #a0dfa466
+# %% ../../nbs/inside/labs_simulation.ipynb #19750a6d
 def steps_of(tree: list, path) -> tuple:
     """The steps along a path, without the root's."""
     return tuple(tree[i]["step"] for i in path[1:])
@@ -157,7 +156,8 @@ def add_child(tree: list, parent: int, step: str) -> int:
     return len(tree) - 1
 
 
-def _simulate(tree, world, select, backup, width=None, rounds=99, whole=True, up=True, last=0):
+@faulty
+def _simulate(tree, world, select, backup, *, width=None, rounds=99, whole=True, up=True, last=0):
     path = select(tree)
     selected = len(path)
     while isinstance(world[steps_of(tree, path)], list) and rounds:

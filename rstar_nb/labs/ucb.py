@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SCORE_MISTAKES', 'SENDING_MISTAKES', 'children_of', 'by_prior', 'check_puct_pending', 'check_send_workers']
 
-# %% ../../nbs/inside/labs_ucb.ipynb #08d4f12a
+# %% ../../nbs/inside/labs_ucb.ipynb #a7de1dd7
 from functools import partial
 from math import sqrt
 
-from .checks import Case, Mistake, check  # noqa: F401 - labs take Case from here
+from .checks import Case, Mistake, check, faulty  # noqa: F401 - labs take Case from here
 from .pictures import two_bars
 from ..search.ucb import uct
 
@@ -21,21 +21,18 @@ def children_of(
     names = ("value_sum", "node_visits", "pending", "prior")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
-# %% ../../nbs/inside/labs_ucb.ipynb #fec97f08
-def _puct(children, c=2.0, in_child=1, in_parent=1, as_visit=0, loss=0, root=sqrt):
+# %% ../../nbs/inside/labs_ucb.ipynb #feab81c6
+@faulty
+def _puct(children, c=2.0, *, in_child=1, in_parent=1, as_visit=0, loss=0, zero=True):
     """PUCT with pending rollouts counted in some places only; 1 = there."""
     total = sum(n["node_visits"] + in_parent * n["pending"] for n in children)
     scores = []
     for n in children:
         visits = n["node_visits"] + as_visit * n["pending"]
-        q = (n["value_sum"] - loss * n["pending"]) / visits if visits else 0.0
+        q = (n["value_sum"] - loss * n["pending"]) / visits if visits or not zero else 0.0
         below = 1 + n["node_visits"] + in_child * n["pending"]
-        scores.append(q + c * n["prior"] * root(max(total, 1)) / below)
+        scores.append(q + c * n["prior"] * sqrt(max(total, 1)) / below)
     return scores
-
-
-def _divides_by_zero(children, c=2.0):
-    return [n["value_sum"] / n["node_visits"] + s for n, s in zip(children, _puct(children, c))]
 
 
 def _uct(children, c=2.0):
@@ -75,7 +72,7 @@ SCORE_MISTAKES = (
     Mistake(
         "division by zero",
         "a child without visits has no mean reward: let its Q be 0",
-        _divides_by_zero,
+        partial(_puct, zero=False),
     ),
     Mistake("UCT", "that is UCT, which has no prior; the task is PUCT", _uct),
 )
