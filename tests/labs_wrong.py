@@ -240,7 +240,7 @@ left, chosen = set(attempts), []
 while left:
     best = max(sorted(denies), key=lambda name: len(left & set(denies[name])), default=None)
     if best is None or not left & set(denies[best]):
-        return None
+        return "impossible"
     chosen.append(best)
     left -= set(denies[best])
 return sorted(chosen)
