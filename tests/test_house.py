@@ -21,7 +21,6 @@ MODULES = {
     if p.name not in ("__init__.py", "_modidx.py")
 }
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
-LABS = [p for p in NOTEBOOKS if p.parent.parent.name == "source"]
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs" and p.name != "index.ipynb"]
 SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / ".ci").glob("*.py")])
 

@@ -1,6 +1,8 @@
 """The labs: marks and hints, what learners get, and a small class graded by nbgrader itself."""
 
+import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -187,9 +189,6 @@ def test_a_hidden_check_shows_neither_inputs_nor_values():
 
     names = {"puct_pending": lambda children, c=2.0: [0.125]}
     cases = [Case("a secret name", (children_of((31, 41, 0, 0.5)),), [59.25])]
-    import contextlib
-    import io
-
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert check_puct_pending(names, cases, 1, hidden=True) == 0
@@ -367,6 +366,16 @@ def test_lessons_and_labs_are_copied(tmp_path):
     assert (tmp_path / "course" / "figures" / "records").is_dir()
     with pytest.raises(FileExistsError, match="not empty"):
         copy_labs(tmp_path / "labs")
+
+
+def test_the_commands_copy_and_say_what(tmp_path):
+    from typer.testing import CliRunner
+
+    from rstar_nb.cli.main import app
+
+    for name, said in (("labs", "7 labs in"), ("lessons", "notebooks in")):
+        done = CliRunner().invoke(app, [name, str(tmp_path / name)])
+        assert done.exit_code == 0 and said in done.output, done.output
 
 
 # -- a class ------------------------------------------------------------------------------------
