@@ -76,3 +76,29 @@ def grade(notebook, demonstrations=True):
             elif error:
                 print(f"cell {about.get('grade_id')}: {type(error).__name__}: {error}")
     return points, printed.getvalue()
+
+
+# -- with nbgrader ------------------------------------------------------------------------------
+
+
+def commands():
+    """The commands of the teacher's page that grade a class, as written there."""
+    blocks = re.findall(r"```sh\n(.*?)```", (SOURCE.parent / "README.md").read_text(), re.S)
+    return [b.strip() for b in blocks if re.match(r"nbgrader (generate|zip_collect)", b)]
+
+
+def hand_in(teaching, lab, submissions):
+    """Put submissions where the teacher's page says they go.
+
+    `submissions` is {student: {grade_id: source of the cell}}; other cells are the solution's.
+    """
+    archive = teaching / "downloaded" / lab / "archive"
+    archive.mkdir(parents=True)
+    given = json.loads((teaching / "release" / lab / f"{lab}.ipynb").read_text())
+    right = {grade_id(c): c["source"] for c in read_lab(lab)["cells"]}
+    for student, sources in submissions.items():
+        notebook = json.loads(json.dumps(given))
+        for cell in notebook["cells"]:
+            if cell["metadata"].get("nbgrader", {}).get("solution"):
+                cell["source"] = sources.get(grade_id(cell), right[grade_id(cell)])
+        (archive / f"{student}_{lab}.ipynb").write_text(json.dumps(notebook))

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 import math
 import os
 import re
@@ -14,13 +13,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from labs_grading import LABS, grade, grade_id, read_lab, run_cell, with_answers
+from labs_grading import LABS, commands, grade, grade_id, hand_in, read_lab, run_cell, with_answers
 from labs_wrong import WRONG
 
 from rstar_nb.labs.course import copy_labs, copy_lessons, lab_names, released
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "nbs" / "labs"
 
 # Marks of 10 of each wrong submission.
 MARKS = {
@@ -423,28 +421,6 @@ CLASS = {
 }
 
 
-def commands():
-    """The commands of the teacher's page that grade a class, as written there."""
-    blocks = re.findall(r"```sh\n(.*?)```", (FOLDER / "README.md").read_text(), re.S)
-    return [b.strip() for b in blocks if re.match(r"nbgrader (generate|zip_collect)", b)]
-
-
-def hand_in(teaching, lab):
-    """Put the submissions of the class where the teacher's page says they go."""
-    archive = teaching / "downloaded" / lab / "archive"
-    archive.mkdir(parents=True)
-    given = json.loads((teaching / "release" / lab / f"{lab}.ipynb").read_text())
-    right = {grade_id(c): c["source"] for c in read_lab(lab)["cells"]}
-    for student, (source, _) in CLASS.items():
-        notebook = json.loads(json.dumps(given))
-        for cell in notebook["cells"]:
-            if cell["metadata"].get("nbgrader", {}).get("solution"):
-                cell["source"] = right[grade_id(cell)]
-            if source and grade_id(cell) == "puct_pending":
-                cell["source"] = source
-        (archive / f"{student}_{lab}.ipynb").write_text(json.dumps(notebook))
-
-
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
     """A class's folder after the three commands, and what each printed."""
@@ -454,6 +430,9 @@ def graded(tmp_path_factory):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     env = dict(os.environ, PATH=path, PYTHONPATH=python_path)
+    submissions = {
+        name: {"puct_pending": source} if source else {} for name, (source, _) in CLASS.items()
+    }
     printed = []
     for command in commands():
         done = subprocess.run(
@@ -461,7 +440,7 @@ def graded(tmp_path_factory):
         )
         printed.append(done.stdout + done.stderr)
         if "generate_assignment" in command:
-            hand_in(teaching, "1_ucb")
+            hand_in(teaching, "1_ucb", submissions)
     return teaching, printed
 
 

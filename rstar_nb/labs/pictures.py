@@ -146,6 +146,7 @@ def two_curves(case, outcome):
     ax = figure.subplots()
     ax.plot(_values(case.expected), "o-", color=RIGHT, label="expected")
     ax.plot(_values(outcome.value), "x--", color=YOURS, label="yours")
+    ax.set_xticks(range(len(_values(case.expected))))
     ax.set_title(case.name)
     ax.legend()
     return figure
