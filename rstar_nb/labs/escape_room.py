@@ -37,12 +37,17 @@ def try_layers() -> dict:
 
 # %% ../../nbs/inside/labs_escape_room.ipynb #76c39fe9
 def show_denied(
-    found: dict,  # {layer: {attempt: 'denied' or 'reached'}}
+    predicted: dict,  # {layer: {attempt: 'denied' or 'reached'}}
+    found: dict,  # the same, of this machine
 ):
-    """Show a table of layers and attempts: blue is denied."""
-    figure = Figure(figsize=(5, 2), layout="constrained")
-    rows = [[int(found[layer].get(a) == "denied") for a in ATTEMPTS] for layer in found]
-    draw_grid(figure.subplots(), rows, list(found), ATTEMPTS)
+    """Show two tables of layers and attempts beside each other: blue is denied."""
+    figure = Figure(figsize=(9, 2), layout="constrained")
+    for ax, title, table in zip(
+        figure.subplots(1, 2), ("predicted", "this machine"), (predicted, found), strict=True
+    ):
+        rows = [[int(table[layer].get(a) == "denied") for a in ATTEMPTS] for layer in table]
+        draw_grid(ax, rows, list(table), ATTEMPTS)
+        ax.set_title(title)
     show_figure(figure)
 
 # %% ../../nbs/inside/labs_escape_room.ipynb #f9ec5860
