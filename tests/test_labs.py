@@ -347,10 +347,10 @@ def test_released_is_what_nbgrader_releases(lab):
     nbformat = pytest.importorskip("nbformat")
     preprocessors = pytest.importorskip("nbgrader.preprocessors")
     clear = preprocessors.ClearSolutions(code_stub={"python": "# YOUR CODE HERE\n..."})
-    theirs = nbformat.from_dict(read_lab(lab))
+    theirs = nbformat.reads(json.dumps(read_lab(lab)), 4)
     for step in (clear, preprocessors.ClearHiddenTests()):
         theirs, _ = step.preprocess(theirs, {})
-    mine = nbformat.from_dict(released(read_lab(lab)))
+    mine = nbformat.reads(json.dumps(released(read_lab(lab))), 4)
     assert [c.source for c in mine.cells] == [c.source for c in theirs.cells]
 
 

@@ -10,7 +10,7 @@ __all__ = ['BACKUP_MISTAKES', 'NAMES', 'INVARIANT_MISTAKES', 'WRONG_BY_HAND', 't
 from functools import partial
 
 from .by_hand import check_answers
-from .checks import Case, Mistake, check, faulty  # noqa: F401 - labs take Case from here
+from .checks import Case, Mistake, check, faulty  # noqa: F401 - for the labs
 from .pictures import two_trees
 
 # %% ../../nbs/inside/labs_bug_hunt.ipynb #b11e0100

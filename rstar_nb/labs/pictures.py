@@ -50,7 +50,7 @@ def _numbers(node):
 def draw_tree(
     ax,  # a matplotlib axis
     tree: list,  # nodes as dicts
-    other: list = (),  # numbers that differ from this tree's are drawn in bold
+    other=(),  # another tree: numbers that differ from this tree's are drawn in bold
     path=(),  # places of nodes to mark
 ):
     """Draw a lab's tree: step, visits N and value sum W of each node."""

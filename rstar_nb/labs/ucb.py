@@ -9,7 +9,7 @@ __all__ = ['SCORE_MISTAKES', 'SENDING_MISTAKES', 'children_of', 'by_prior', 'che
 from functools import partial
 from math import sqrt
 
-from .checks import Case, Mistake, check, faulty  # noqa: F401 - labs take Case from here
+from .checks import Case, Mistake, check, faulty  # noqa: F401 - for the labs
 from .pictures import two_bars
 from ..search.ucb import uct
 
