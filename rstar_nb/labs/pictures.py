@@ -155,8 +155,8 @@ def two_curves(case, outcome):
 def draw_grid(
     ax,  # a matplotlib axis
     rows: list,  # numbers in [0, 1], a list a row
-    row_names: list,
-    column_names: list,
+    row_names,  # a name a row
+    column_names,  # a name a column
 ):
     """Cells from white (0) to blue (1)."""
     ax.imshow(rows, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
