@@ -89,7 +89,8 @@ def main():
     parser.add_argument("--record", action="store_true", help=f"seconds into {RECORD.name}")
     args = parser.parse_args()
     named = [NBS / f"{name.removesuffix('.ipynb')}.ipynb" for name in args.names]
-    paths = named or [*sorted(NBS.glob("*.ipynb")), *sorted(NBS.glob("inside/*.ipynb"))]
+    everything = ("*.ipynb", "inside/*.ipynb", "labs/source/*/*.ipynb")
+    paths = named or [path for pattern in everything for path in sorted(NBS.glob(pattern))]
     with ProcessPoolExecutor(args.jobs) as pool:
         seconds = list(pool.map(partial(run, save=not args.check), paths))
     if args.record:

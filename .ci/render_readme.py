@@ -23,7 +23,7 @@ def render() -> str:
     nb.cells = cells
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = text.replace("](../figures/", "](figures/")
-    text = re.sub(r"\]\(((?:inside/)?\w+\.ipynb)\)", r"](nbs/\1)", text)
+    text = re.sub(r"\]\(((?:inside/)?\w+\.ipynb|labs/README\.md)\)", r"](nbs/\1)", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -11,6 +11,7 @@ import pkgutil
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import rstar_nb
 
@@ -30,6 +31,17 @@ def check_static():
     """Each file that a widget reads was installed with the package."""
     for name in STATIC:
         assert (files("rstar_nb") / "static" / name).read_text(encoding="utf-8"), name
+
+
+def copy_course() -> tuple:
+    """Lessons and labs copied out of the package; returns the number of each."""
+    from rstar_nb.labs.course import copy_labs, copy_lessons
+
+    with TemporaryDirectory() as folder:
+        lessons, labs = copy_lessons(f"{folder}/lessons"), copy_labs(f"{folder}/labs")
+        assert (Path(folder) / "lessons" / "nbs" / "index.ipynb").is_file()
+        copy_labs(f"{folder}/teacher", teacher=True)
+    return lessons, labs
 
 
 class WorkedExamples:
@@ -83,6 +95,7 @@ if __name__ == "__main__":
     print(import_everything(), "modules imported")
     check_static()
     print(len(STATIC), "files of the widgets")
+    print("{} notebooks and {} labs come with it".format(*copy_course()))
     print("a search tree of", search_once(), "nodes")
     names = ("torch", "transformers", "peft", "numpy", "anywidget", "typer")
     print(", ".join(f"{name} {version(name)}" for name in names))

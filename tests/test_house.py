@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rstar_nb"
 WINGS = (
-    "store executor answers problems policy search training reward measure evolve show cli".split()
-)
+    "store executor answers problems policy search training reward measure evolve show labs cli"
+).split()
 MODULES = {
     ".".join(p.relative_to(PACKAGE).with_suffix("").parts): p
     for p in sorted(PACKAGE.rglob("*.py"))
@@ -93,6 +95,19 @@ def test_no_circle():
 def test_a_circle_is_noticed():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_labs_import_little():
+    """A lab begins at once: its checks need neither torch nor the models."""
+    code = "import sys; from rstar_nb.labs import {}; print('torch' in sys.modules)"
+    labs = sorted(p.stem for p in (PACKAGE / "labs").glob("*.py") if p.stem != "__init__")
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(", ".join(labs))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_every_wing_says_in_one_line_what_it_holds():

@@ -12,6 +12,7 @@ import sys
 import typer
 
 import rstar_nb.cli.answering
+import rstar_nb.cli.courses
 import rstar_nb.cli.evolving
 import rstar_nb.cli.experiments
 import rstar_nb.cli.looking  # noqa: F401 - importing them registers their commands
