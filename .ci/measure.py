@@ -22,12 +22,12 @@ from rstar_nb.measure.coverage import coverage_of_ways, wrong_alone
 from rstar_nb.measure.curves import strategy_curves
 from rstar_nb.measure.intervals import tally
 from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
-from rstar_nb.measure.measurement import Measurement
-from rstar_nb.measure.runs import finished_round, load_round
+from rstar_nb.measure.measurement import Measurement, comparisons
+from rstar_nb.measure.runs import finished_round, load_round, measure_run
 from rstar_nb.problems.generator import generate
 from rstar_nb.reward.heads import READS
-from rstar_nb.search.agent import Agent
-from rstar_nb.store import machine, write_text
+from rstar_nb.search.agent import Agent, SearchOptions
+from rstar_nb.store import machine, read_lines, write_text
 
 RECORDS = Path(__file__).resolve().parent.parent / "figures" / "records"
 
@@ -76,9 +76,24 @@ def search(args):
     problems = held_out_problems(args.run, None, SEARCH_PROBLEMS)
     rounds = range(1, load_settings(args.run).rounds + 1)
     out = args.work / "search" / args.run.name
-    measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS)
+    measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, SEARCH_OPTIONS)
     with executor_of(args.run) as executor:
-        return strategy_curves(args.run, measurement, executor, rounds, out, say)
+        result = measure_run(args.run, measurement, executor, rounds, out=out, say=say)
+    rows = []
+    for entry in result["rounds"]:
+        for row in read_lines(Path(entry.pop("folder")) / "rows.jsonl"):
+            rows.append(dict(row, problem_id=f"{row['problem_id']}/{entry['round']}"))
+        for of_strategy in entry["results"]:
+            of_strategy.pop("by_subject")
+    return dict(result, run=args.run.name, pooled=pooled(rows))
+
+
+def pooled(rows) -> list:
+    """All rounds together: every strategy against each of three baselines, paired by question."""
+    compared = []
+    for name in ("greedy", "majority", "second_thoughts/no_ppm"):
+        compared += comparisons(sorted(rows, key=lambda row: row["strategy"] != name))
+    return compared
 
 
 def curves(args):
@@ -114,6 +129,7 @@ def arms(args):
 COVERAGE_TOKENS = 1000  # most tokens for a problem
 SEARCH_PROBLEMS = 300
 SEARCH_TOKENS = (150, 300)
+SEARCH_OPTIONS = SearchOptions(candidates=8, max_depth=9, temperature=0.8)
 SEARCH_STRATEGIES = ("majority", "greedy", "second_thoughts/no_ppm", "second_thoughts/vote")
 
 MEASUREMENTS = {
