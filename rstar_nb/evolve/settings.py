@@ -78,9 +78,7 @@ class SearchSettings(Group):
         "where children come from: the policy's runners-up, or k sampled steps (paper)",
         choices=("second_thoughts", "sampled_steps"),
     )
-    rule: str = setting(
-        "puct", "which child a rollout takes (paper: uct)", choices=("puct", "uct")
-    )
+    rule: str = setting("puct", "which child a rollout takes (paper: uct)", choices=("puct", "uct"))
     rollouts: tuple = setting(
         (8,), "most rollouts of a tree (paper: 8, later 16 and more)", 1, per_round=True
     )
@@ -90,9 +88,7 @@ class SearchSettings(Group):
     candidates: tuple = setting(
         (8,), "most children of a node (paper: 5, 8, 8, 16)", 1, per_round=True
     )
-    temperature: float = setting(
-        1.0, "of the policy, where steps are sampled", low=0
-    )
+    temperature: float = setting(1.0, "of the policy, where steps are sampled", low=0)
     top_k: int = setting(0, "tokens a draw chooses from; 0 = all", low=0)
     wrong_reward: float = setting(
         -1.0, "reward of a rollout that ends wrong (paper: -1)", low=-1, high=0

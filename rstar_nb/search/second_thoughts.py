@@ -88,7 +88,7 @@ ROOM = 4  # longest program that is written, in steps of `max_step_tokens`
 
 
 def take(tree: Tree, node: int) -> Untried:
-    """The likeliest untried child of a node, which loses it; the empty one at an unexpanded node."""
+    """The likeliest untried child, which the node loses; the empty one at an unexpanded node."""
     n = tree.nodes[node]
     if n.children is None:
         n.children, n.untried = [], []
