@@ -24,9 +24,8 @@ from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.result import Result
 from rstar_nb.problems.files import save_problems
-from rstar_nb.problems.generator import split_of
+from rstar_nb.problems.generator import SUBJECT_NAMES, split_of
 from rstar_nb.problems.problem import Problem
-from rstar_nb.problems.templates import SUBJECTS
 from rstar_nb.search.agent import Agent
 from rstar_nb.store import StoreError, is_complete, read_lines, write_lines
 
@@ -237,7 +236,7 @@ def test_what_is_solved_in_part_is_drawn_most():
     assert weights[3, "story"] == pytest.approx(3**-0.5 * 2 / 3)
     assert weights[3, "equation"] == pytest.approx(0.375)  # a quarter solved, it supposes
     assert weights[4, "equation"] == pytest.approx(0.125**0.5 * 0.875)  # and an eighth
-    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECTS}
+    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECT_NAMES}
 
 
 def test_resume_without_a_run(tmp_path):
@@ -389,6 +388,7 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
 OUT_OF_RANGE = {
     "seed": ("-1", "0 or more"),
     "rounds": ("-1", "0 or more"),
+    "base.source": ("hub", "one of shipped, trained"),
     "base.examples": ("-1", "0 or more"),
     "base.num_steps": ("-1,5", "0 or more"),
     "base.levels": ("0", "1 or more"),
