@@ -112,9 +112,8 @@ def fine_tune(
     Raises ValueError if there are no rows, FloatingPointError if a loss is not finite.
     """
     if not rows:
-        raise ValueError(
-            "no solution was selected to train on; give the search more rollouts or easier problems"
-        )
+        message = "no solution was selected to train on"
+        raise ValueError(f"{message}; give the search more rollouts or easier problems")
     if peft_config is not None:
         _wrapped(policy, peft_config)
     muon = inner_matrices(policy.model) if muon_lr and peft_config is None else ()
