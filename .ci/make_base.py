@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def measured(policy) -> dict:
     """The policy alone on the held-out problems of seed 0."""
     with Executor(workers=2) as executor:
-        return tally(measure_policy(Agent(policy, executor), generate(600, "test")))
+        return tally(measure_policy(Agent(policy, executor), generate(600, "test", kind="mix")))
 
 
 def main():

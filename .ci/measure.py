@@ -1,7 +1,8 @@
 """Make the records that the lessons on deep thinking and on why it works are drawn from:
 
     python .ci/measure.py runs/default                 all of them
-    python .ci/measure.py runs/default --only curves   one of: fresh, plateau, curves, kinds, arms
+    python .ci/measure.py runs/default --only curves   one of: fresh, plateau, coverage, search,
+                                                       curves, kinds, arms
 
 It may be interrupted at any time; the same command goes on. What it measures stays under --work,
 the small records that the notebooks read go to figures/records.
@@ -17,6 +18,7 @@ from rstar_nb.evolve.loop import load_settings
 from rstar_nb.evolve.plateau import plateau
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.measure.accuracy import measure_policy
+from rstar_nb.measure.coverage import coverage_of_ways, wrong_alone
 from rstar_nb.measure.curves import strategy_curves
 from rstar_nb.measure.intervals import tally
 from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
@@ -54,6 +56,31 @@ def fresh(args):
     return dict(seed=1000, rounds=rounds)
 
 
+def coverage(args):
+    """What each way of searching finds, and for how many tokens, where the policy is wrong."""
+    drawn = generate(1200, "train", seed=4321, levels=range(3, 7))
+    rounds = []
+    with executor_of(args.run) as executor:
+        for k in range(load_settings(args.run).rounds):
+            _, policy, ppm = load_round(args.run, k)
+            agent = Agent(policy, executor, ppm)
+            problems = wrong_alone(drawn, agent)[: args.n]
+            say(f"coverage, round {k}: {len(problems)} problems")
+            outcomes = coverage_of_ways(problems, agent, COVERAGE_TOKENS)
+            rounds.append(dict(round=k, n=len(problems), ways=outcomes))
+    return dict(run=args.run.name, problems_seed=4321, budget=COVERAGE_TOKENS, rounds=rounds)
+
+
+def search(args):
+    """The search with and without its PPM beside the policy and a vote at equal tokens."""
+    problems = held_out_problems(args.run, None, SEARCH_PROBLEMS)
+    rounds = range(1, load_settings(args.run).rounds + 1)
+    out = args.work / "search" / args.run.name
+    measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS)
+    with executor_of(args.run) as executor:
+        return strategy_curves(args.run, measurement, executor, rounds, out, say)
+
+
 def curves(args):
     """Every strategy on every round."""
     rounds = range(load_settings(args.run).rounds + 1)
@@ -84,9 +111,16 @@ def arms(args):
     return write_arms(out)
 
 
+COVERAGE_TOKENS = 1000  # most tokens for a problem
+SEARCH_PROBLEMS = 300
+SEARCH_TOKENS = (150, 300)
+SEARCH_STRATEGIES = ("majority", "greedy", "second_thoughts/no_ppm", "second_thoughts/vote")
+
 MEASUREMENTS = {
     "fresh": ("fresh_test", fresh),
     "plateau": ("plateau", lambda args: plateau(args.run)),
+    "coverage": ("coverage_tokens", coverage),
+    "search": ("search_rounds", search),
     "curves": ("eval_curves", curves),
     "kinds": ("kinds", kinds),
     "arms": ("ablations", arms),

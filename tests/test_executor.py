@@ -7,6 +7,7 @@ import ast
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import platform
 import resource
@@ -74,6 +75,18 @@ def plain():
             "ModuleNotFoundError: No module named 'wave' (the sandbox has no files:"
             " only preloaded modules can be imported) (line 1)",
         ),
+        (
+            "answer = len(str(10 ** 100_000))",
+            "error",
+            "ValueError: an integer of more than 100,000 digits is not written out or read in here"
+            " (line 1)",
+        ),
+        (
+            'x = 1\nanswer = int("7" * 100_001)',
+            "error",
+            "ValueError: an integer of more than 100,000 digits is not written out or read in here"
+            " (line 2)",
+        ),
     ],
 )
 def test_status_and_error(plain, source, status, error):
@@ -87,6 +100,52 @@ def test_cpu_timeout_is_seen_from_outside(plain):
     assert r.error.endswith("s of CPU")
     assert r.seconds >= 0.5
     assert r.answer is None
+
+
+@pytest.mark.parametrize(
+    "source, answer",
+    [
+        ("answer = sum(map(int, str(2 ** 20_000)))", 26995),
+        ("answer = len(str(3 ** 200_000))", 95425),
+        ('answer = f"{7 ** 9_000:d}"[:5]', "76271"),
+        ("answer = str(2 ** 20_000)[-4:]", "9376"),
+        ('answer = int("7" * 20_000) % 1_000_003', 73721),
+        ("print(2 ** 20_000)\nanswer = 1", 1),
+        ("import math\nanswer = str(math.factorial(5_000)).count('0')", 2782),
+    ],
+)
+def test_long_integers_are_text_like_any_other(plain, source, answer):
+    """CPython stops at 4,300 digits, which sums of digits pass."""
+    (r,) = plain.run([source])
+    assert (r.status, r.answer, r.error) == ("ok", answer, None)
+
+
+def test_a_long_rational_number_is_bounded(ex):
+    rational = "import sympy\nanswer = sympy.Rational({}, {})"
+    long, endless = ex.run(
+        [rational.format("2 ** 20_000", "3 ** 20_000"), rational.format("1", "2 ** 1_100_000")]
+    )
+    assert long.answer == {"type": "Fraction", "text": f"{2**20_000:#x}/{3**20_000:#x}"}
+    assert (endless.status, endless.error) == (
+        "output",
+        "OutputLimit: the answer is a fraction of more than a million bits",
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from decimal import Decimal\nanswer = Decimal(3 ** 30_000)",
+        "import sympy\nanswer = sympy.sqrt(2) * 3 ** 30_000",
+    ],
+)
+def test_no_number_loses_its_last_digits(ex, source):
+    r, whole = ex.run([source, source.replace("30_000", "2_500")])
+    assert whole.status == "ok"
+    assert (r.status, r.error) == (
+        "output",
+        "OutputLimit: the answer is a formula or a number of more than 10000 characters",
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,6 +174,37 @@ def test_cpu_timeout_is_seen_from_outside(plain):
         ('answer = {"type": "int"}', {"type": "dict", "items": [["type", "int"]]}),
         ('answer = "é\\n"', "é\n"),
         ("import sympy\nanswer = sympy.Integer(33)", 33),
+        ("import sympy\nanswer = sympy.Float('0.25', 50)", 0.25),
+        (
+            "import sympy\nanswer = sympy.Float('1e-400')",
+            {"type": "Decimal", "text": "1.0e-400"},
+        ),
+        (
+            "import sympy\nanswer = -sympy.Float('1e400')",
+            {"type": "Decimal", "text": "-1.0e+400"},
+        ),
+        ("import sympy\nanswer = sympy.Float(0)", 0.0),
+        ("from mpmath import mp\nmp.dps = 30\nanswer = mp.mpf(1) / 4", 0.25),
+        ("import mpmath\nanswer = mpmath.pi", math.pi),
+        ("import mpmath\nanswer = mpmath.mpf('1e-400')", {"type": "Decimal", "text": "1.0e-400"}),
+        ("import mpmath\nanswer = mpmath.inf", {"type": "float", "text": "inf"}),
+        ("import mpmath\nanswer = mpmath.nan", {"type": "float", "text": "nan"}),
+        (
+            "import mpmath\nanswer = mpmath.mpc(1, -2)",
+            {"type": "complex", "real": 1.0, "imag": -2.0},
+        ),
+        (
+            "import datetime\nanswer = datetime.date(2024, 5, 1)",
+            {"type": "date", "text": "2024-05-01"},
+        ),
+        ("from datetime import time\nanswer = time(2, 30)", {"type": "time", "text": "02:30"}),
+        (
+            "from datetime import time\nanswer = time(2, 30, 5)",
+            {"type": "time", "text": "02:30:05"},
+        ),
+        ("from collections import deque\nanswer = deque([1, 2])", [1, 2]),
+        ("answer = {1: 2, 3: 4}.values()", [2, 4]),
+        ("answer = {1: 2, 3: 4}.keys()", [1, 3]),
         ("import sympy\nanswer = sympy.Rational(1, 3)", {"type": "Fraction", "text": "1/3"}),
         ("import sympy\nanswer = sympy.sqrt(8)", {"type": "sympy", "text": "2*sqrt(2)"}),
         (

@@ -1,5 +1,6 @@
 """The policy proposes exactly what its model says, whoever else is in the batch."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -332,6 +333,100 @@ def test_terminal_steps():
         and not is_terminal("    answer = 3")
         and not is_terminal("my_answer = 3")
     )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "answer, b = 5, 6",
+        "b, answer = 5, 6",
+        "(b, answer) = 5, 6",
+        "[answer, b] = 5, 6",
+        "b, *answer = 5, 6",
+        "answer: int = 5",
+        "answer : 'a = b' = 5",
+        "(answer) = 5",
+        "x = answer = 5",
+        "x = y, answer = 5, 6",
+        "a[0], answer = 5, 6",
+        "a = 5; answer = a",
+        "if ok: answer = a",
+        "if kind == 'even': answer = a  # done",
+        "if ok:\n    answer = a",
+        "if ok:\n    x = 1\nelse:\n    answer = 2",
+        "else:\n    answer = b",
+        "elif x[1:2] == y: answer = b",
+        "for x in numbers:\n    if x % 7 == 0:\n        answer = x\n        break",
+        "while True:\n\tanswer = 3\n\tbreak",
+        "try:\n    answer = f(x)\nexcept ValueError:\n    answer = 0",
+        "with open_range() as r: answer = r",
+        "match x:\n    case 1: answer = 3",
+        "for answer in range(100):\n    if answer * answer > 50: break",
+        "for i, answer in enumerate(found):\n    pass",
+        "def f(x):\n    return x\nif f(1):\n    answer = f(2)",
+        "    return x\nanswer = f(2)",
+        "x = f(1,\n      2)\nif x: answer = x",
+        "if ok:\n    x = 1\n\nif x:\n    answer = x",
+    ],
+)
+def test_a_step_that_gives_answer_a_value_is_terminal(step):
+    assert is_terminal(step)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "# answer = 5",
+        "x = 1  # answer = x",
+        "print('answer = 5')",
+        'if ok: print("so: answer = 5")',
+        "f(answer=5)",
+        "x = f(\n    answer=5,\n)",
+        'x = """\n    answer, b = 5, 6\n"""',
+        "total = f(x, answer=5)",
+        "answer += 1",
+        "answer[0] = 5",
+        "answer.value = 5",
+        "a[1:answer] = 5",
+        "if answer == 5: x = 5",
+        "if answer <= 5: x = 5",
+        "if a[1:answer] != b: x = 5",
+        "x = answer == 5",
+        "answers, b = 5, 6",
+        "the_answer: int = 5",
+        "answer: int",
+        "x = [answer for answer in found]",
+        "f = lambda answer=5: answer",
+        "def f(x):\n    answer = x\n    return answer",
+        "def f(x, answer=5): return x",
+        "def f(x):\n    for y in x:\n        if y:\n            answer = y\n    return answer",
+        "class A:\n    answer = 5",
+        "async def f():\n    answer = 5",
+        "if ok:\n    def f():\n        answer = 5\n    x = f()",
+        "    answer, b = 5, 6",
+        "if ok:\n    x = 1\n\n    answer = x",
+        "",
+    ],
+)
+def test_a_step_that_only_names_answer_is_not_terminal(step):
+    assert not is_terminal(step)
+
+
+def test_looking_for_the_end_is_fast():
+    """Whatever a policy writes, also without end."""
+    for step in (
+        "answer," * 20_000,
+        "if " + "answer:" * 20_000,
+        "(" * 20_000 + "answer",
+        "x = " * 20_000 + "answer",
+        "answer 'a" * 20_000,
+        "if a" + " " * 20_000 + "answer",
+        "a, " * 20_000 + "answer",
+        "a." * 20_000 + "answer",
+    ):
+        start = time.perf_counter()
+        is_terminal(step)
+        assert time.perf_counter() - start < 1, step[:20]
 
 
 def test_tokenizer_keeps_any_text(policy):

@@ -4,16 +4,28 @@
 
 # %% auto #0
 __all__ = ['MAX_NESTING', 'MAX_ITEMS', 'read_value', 'read_float', 'read_complex', 'read_python_decimal', 'read_tagged',
-           'as_text']
+           'read_sympy', 'as_text']
 
 # %% ../../nbs/inside/answers_data.ipynb #0f9dab86
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from .forms import read_text
-from .kinds import Algebra, Braces, CannotRead, Num, Seq, Unread, Words
+from rstar_nb.answers.kinds import (
+    Algebra,
+    Braces,
+    CannotRead,
+    Equation,
+    Num,
+    Seq,
+    Several,
+    Unread,
+    Words,
+)
+from .plain import is_enclosed, split_top
 
 # %% ../../nbs/inside/answers_data.ipynb #fac6130e
 MAX_NESTING = 6  # containers inside containers
@@ -111,6 +123,8 @@ def read_tagged(
         return Seq("(", ")", _items(items, depth), True)
     if kind == "set" and isinstance(items, list):
         return Braces(_items(items, depth))
+    if kind == "dict" and isinstance(items, list):
+        return _read_solution(items, depth)
     if kind == "ndarray":
         return read_value(items, depth + 1)
     if kind == "complex":
@@ -124,7 +138,9 @@ def read_tagged(
     if kind == "Fraction":
         top, bottom = text.split("/", 1)
         return Num(Fraction(_plain_int(top), _plain_int(bottom)))
-    if kind in ("Decimal", "sympy"):
+    if kind == "sympy":
+        return read_sympy(text)
+    if kind in ("Decimal", "date", "time"):
         return read_text(text)
     return Unread("")
 
@@ -142,6 +158,45 @@ def _plain_float(value):
 def _plain_complex(value):
     """A complex number from its tag."""
     return complex(_plain_float(value["real"]), _plain_float(value["imag"]))
+
+# %% ../../nbs/inside/answers_data.ipynb #6b2d4c02
+_BETWEEN = re.compile(r"\((\S.*?) (<=?) (\w+)\) & \(\3 (<=?) (.*)\)")
+
+
+def read_sympy(
+    text: str,  # as sympy prints a value
+):  # one of the typed values
+    """Read what sympy prints."""
+    return Braces(()) if text == "EmptySet" else read_text(_as_written(text))
+
+
+def _as_written(text):
+    """Equations and inequalities of sympy as a person writes them."""
+    alternatives = split_top(text, r" \| ")
+    if len(alternatives) > 1:
+        opened = [a[1:-1] if is_enclosed(a) else a for a in alternatives]
+        return " or ".join(map(_as_written, opened))
+    if m := _BETWEEN.fullmatch(text):
+        return "{} {} {} {} {}".format(*m.groups())
+    if text.startswith("Eq(") and text.endswith(")"):
+        return " = ".join(split_top(text[3:-1], ","))
+    return text
+
+
+def _read_solution(items, depth):
+    """Pairs of a symbol and its value as equations; `Unread` for any other dictionary."""
+    if not items or not all(_is_symbol(name) for name, _ in items):
+        return Unread("")
+    values = _items([value for _, value in items], depth)
+    names = [read_text(name["text"]) for name, _ in items]
+    equations = tuple(map(Equation, names, values))
+    return equations[0] if len(equations) == 1 else Several(equations)
+
+
+def _is_symbol(name):
+    """Is this a tagged symbol of sympy, and not one of its other values?"""
+    tagged = isinstance(name, dict) and name.get("type") == "sympy"
+    return tagged and re.fullmatch(r"[A-Za-z]\w*", str(name.get("text"))) is not None
 
 # %% ../../nbs/inside/answers_data.ipynb #fd21cca0
 def as_text(

@@ -113,7 +113,10 @@ def read_brackets(
 ):  # a `Seq`, `Braces`, `Union`, or None when the brackets are only grouping
     """Read tuples, intervals, sets and unions."""
     if len(parts := split_top(text, r"\\cup(?![a-z])|(?<=[\])]) ?U ?(?=[\[(])")) > 1:
-        return Union(tuple(map(read_one, parts)))
+        values = tuple(map(read_one, parts))
+        if all(isinstance(v, Braces) for v in values):  # sets that list their members
+            return Braces(tuple(member for v in values for member in v.items))
+        return Union(values)
     if not is_enclosed(text):
         return None
     if sum(text.count(c) for c in "([{⦃") > MAX_BRACKETS:

@@ -46,7 +46,7 @@ _LAYOUT = (
     r"left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|limits|,|;|!|:|>|quad|qquad| "  # spaces, sizes
 )
 _NUMBER_SETS = {"R": "ℝ", "Z": "ℤ", "Q": "ℚ", "N": "ℕ", "C": "ℂ"}
-_TEXT = "text|textbf|textit|mathrm|mathbf|mathbb|operatorname|mbox|textrm|mathit|texttt"
+_TEXT = "text|textbf|textit|mathrm|mathbf|mathbb|operatorname|mbox|textrm|mathit|texttt|emph"
 
 
 def _brace(match):
@@ -65,7 +65,8 @@ _PAINT: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\div(?![a-z])", "/"),
     (r"\^\{?\s*\\circ\s*\}?|\\degrees?(?![a-z])", " degrees "),
     (r"\\mathbb ?\{?([RZQNC])\}?", lambda m: _NUMBER_SETS[m[1]]),
-    (rf"\\(?:{_TEXT})\s*\{{([^{{}}]*)\}}", r" \1 "),
+    (rf"\\(?:{_TEXT}|underline)\s*\{{([^{{}}]*)\}}", r" \1 "),
+    (r"(?<=\d) x (?=10 ?(?:\^|\*\*))", "*"),  # 1.6 x 10^3
     (r"\\(?:emptyset|varnothing)(?![a-z])|∅", "⦃⦄"),
     (r"\\%", "%"),
     (r"\\\$", "$"),
@@ -79,7 +80,12 @@ _PAINT: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 _REPLACEMENTS = [(re.compile(pattern), new) for pattern, new in _PAINT]
 
 # %% ../../nbs/inside/answers_paint.ipynb #e6691fde
-_WRAPPING = re.compile(r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?", re.S)
+_WRAPPING = re.compile(
+    r"\\boxed\s*\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$\$?([^$]+)\$\$?"
+    r"|\*\*([^*]+)\*\*|`([^`]+)`"  # how a chat model stresses
+    r"|(?i:(?:the )?(?:final )?answer:)\s*(\S.*)",
+    re.S,
+)
 
 
 # Several pieces of mathematics in one text: `$48$, $384$`, but not `$5 and $6`.
@@ -87,8 +93,8 @@ _MATH_PIECE = re.compile(r"(?<![\w\\$])\$([^\s$,](?:[^$]*[^\s$,\\])?)\$(?![\w$])
 
 
 def _trim(text):
-    """Drop spaces and a full stop at the end."""
-    return text.strip().rstrip(".").strip()
+    # With a backslash in front a comma or semicolon is a space of LaTeX's.
+    return re.sub(r"(?<!\\)[,;]$", "", text.strip().rstrip(".").strip()).strip()
 
 
 def strip_paint(

@@ -144,7 +144,7 @@ def solve(
     if chosen:
         say("\n\n".join(chosen.steps))
     else:
-        say("no program ran to an answer; give it more tokens with --budget")
+        say("no program ran to a step that gives `answer` a value; more tokens: --budget")
     answer = chosen.answer if chosen else None
     votes = [p for p in thought.programs if answer_key(p.answer) == answer_key(answer)]
     last_json(

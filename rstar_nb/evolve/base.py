@@ -15,7 +15,7 @@ import torch
 from ..policy.policy import Policy
 from ..policy.steps import STEP_END, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
-from ..problems.generator import generate, gold_program
+from ..problems.generator import SUBJECTS_OF, generate, gold_program
 from ..problems.relations import WORLDS
 from ..training.loop import Checkpoint
 from ..training.sft import fine_tune
@@ -38,10 +38,10 @@ class Recipe:
 
 def base_rows(recipe: Recipe) -> list:
     """Training rows with question, steps and level: the stories, then the chains."""
-    share = len(WORLDS) / len(set(p.subject for p in generate(100, "train")))
+    share = len(WORLDS) / len(SUBJECTS_OF["mix"])
     number = int(recipe.stories / share * 1.04)
     stories, chains = [], []
-    for p in generate(number, "train", recipe.seed):
+    for p in generate(number, "train", recipe.seed, kind="mix"):
         kind = stories if p.subject in WORLDS else chains
         kind.append(dict(question=p.question, steps=gold_program(p.id), level=p.level))
     return stories[: recipe.stories] + chains[: recipe.chains] * recipe.repeats

@@ -9,7 +9,7 @@ __all__ = ['LEAST_WEIGHT', 'draw_weights', 'training_problems', 'test_problems']
 import math
 
 from ..problems.files import load_problems
-from ..problems.generator import SUBJECT_NAMES, generate, make_problem
+from ..problems.generator import SUBJECTS_OF, generate, make_problem
 from ..store import read_lines
 
 # %% ../../nbs/inside/evolve_curriculum.ipynb #665b49be
@@ -19,6 +19,7 @@ LEAST_WEIGHT = 0.05
 def draw_weights(
     rows,  # dicts with level, subject and solved: the last round's problems
     levels,  # the levels to draw from, ascending
+    subjects=SUBJECTS_OF["gen"],  # the subjects to draw from
 ) -> dict:
     """(level, subject) -> how often to draw it, relative to the others."""
     outcomes = {}
@@ -27,7 +28,7 @@ def draw_weights(
     lowest = min(level for level, _ in outcomes)
     share = {}
     for level in range(lowest, max(levels) + 1):
-        for subject in SUBJECT_NAMES:
+        for subject in subjects:
             solved = outcomes.get((level, subject))
             if solved:
                 share[level, subject] = sum(solved) / len(solved)
@@ -35,7 +36,7 @@ def draw_weights(
                 share[level, subject] = share.get((level - 1, subject), 1.0) / 2
     weights = {}
     for level in levels:
-        for subject in SUBJECT_NAMES:
+        for subject in subjects:
             p = share.get((level, subject), 1.0)
             weights[level, subject] = max(LEAST_WEIGHT, math.sqrt(p) * (1 - p))
     return weights
@@ -65,10 +66,11 @@ def training_problems(
     if group.train_file:
         return _from_file(run.settings, k, unsolved)
     levels = range(group.min_level, group.max_level + 1)
-    weights = draw_weights(last, levels) if last and group.adaptive else None
+    subjects = SUBJECTS_OF[group.kind]
+    weights = draw_weights(last, levels, subjects) if last and group.adaptive else None
     first_number = (k - 1) * 100_000  # each round draws from numbers of its own
     fresh = generate(
-        group.number, "train", run.settings.seed, levels, start=first_number, weights=weights
+        group.number, "train", run.settings.seed, levels, first_number, weights, group.kind
     )
     return fresh + [make_problem(i) for i in unsolved[: group.carry]]
 
@@ -79,4 +81,5 @@ def test_problems(settings) -> list:
     files = settings.problems
     if files.test_file:
         return load_problems(files.test_file, files.skip_bad)[: group.problems]
-    return generate(group.problems, "test", settings.seed, group.levels or None)
+    levels = group.levels or None
+    return generate(group.problems, "test", settings.seed, levels, kind=files.kind)

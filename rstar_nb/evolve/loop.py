@@ -24,6 +24,7 @@ from rstar_nb.evolve.inputs import (
     with_whole_paths,
 )
 from .measuring import measure_phase
+from .nothing_solved import check_solved
 from .phases import reward_phase, select_phase, sft_phase
 from .record import round_row, sitting, write_record
 from .run import Run
@@ -65,7 +66,9 @@ def run_round(run: Run, loop: Loop, k: int):
     guided = 1 < k >= run.settings.search.ppm_from
     ppm = models.load_ppm(last / "ppm") if guided else None
     agent = Agent(models.load_policy(last / "policy"), run.executor, ppm)
-    loop.search(run, k, loop.problems(run, k), agent)
+    problems = loop.problems(run, k)
+    loop.search(run, k, problems, agent)
+    check_solved(run, k, problems)
     loop.select(run, k)
     policy = loop.fine_tune(run, k)
     ppm = loop.fit_reward(run, k, policy)

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 
 from .curriculum import test_problems
-from .searching import EXPANSIONS
+from .searching import EXPANSIONS, first_solved
 from ..measure.accuracy import false_positives, measure_policy, measure_search
 from ..measure.intervals import tally
 from ..policy.steps import derive_seed
@@ -29,7 +29,8 @@ def measured_splits(run, k: int) -> list:
     splits = [("test", test_problems(run.settings), group.search_problems)]
     own_file = run.settings.problems.test_file
     if k in (0, run.settings.rounds) and group.ood_problems and not own_file:
-        harder = generate(group.ood_problems, "ood", run.settings.seed)
+        kind = run.settings.problems.kind
+        harder = generate(group.ood_problems, "ood", run.settings.seed, kind=kind)
         splits.append(("ood", harder, group.ood_search_problems))
     return splits
 
@@ -94,6 +95,7 @@ def training_diagnostics(run, k: int, ppm) -> dict:
         carried=dict(n=len(carried), correct=sum(t["solved"] for t in carried)),
         search_tokens=sum(t["tokens"] for t in trees),
         rollouts=sum(t["rollouts"] for t in trees),
+        first_solved=sum(map(first_solved, trees)),
         selected=len(selected),
         pairs=len(pairs),
         pair_accuracy={kind: list(counts) for kind, counts in accuracy.items()},

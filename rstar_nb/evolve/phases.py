@@ -9,6 +9,7 @@ __all__ = ['select_phase', 'training_rows', 'sft_phase', 'reward_phase']
 import json
 import math
 
+from .searching import found_by
 from .tiny import renumbered
 from ..policy.steps import derive_seed
 from ..reward.heads import READS
@@ -28,7 +29,8 @@ def select_phase(run, k: int):
     pairs = []
     for line in read_lines(folder / "search.jsonl"):
         tree = tree_from_json(line)
-        rows += select_solutions([tree], sft.top, sft.min_ppm)
+        chosen = select_solutions([tree], sft.top, sft.min_ppm)
+        rows += [dict(row, **found_by(tree, row.pop("node"))) for row in chosen]
         pairs += preference_pairs(tree)
     write_lines(folder / "pairs.jsonl", pairs)
     write_lines(folder / "selected.jsonl", run.models.choose(rows, k))
@@ -56,10 +58,15 @@ def sft_phase(run, k: int):
     start = 0 if sft.start_from == "base" else k - 1
     policy = run.models.load_policy(run.folder_of(start) / "policy")
     rows = run.models.seed_rows(settings, k) + training_rows(run, k, "selected.jsonl")
+    if not rows:
+        raise ValueError(
+            f"round {k}: no solution was selected to train on; some problems are solved, but they"
+            " are held out, or their programs are not well formed, or below sft.min_ppm"
+        )
     num_steps = num_steps_for(len(rows), sft.passes, sft.batch_size, sft.min_num_steps)
     num_steps = min(sft.max_num_steps, num_steps)
     shown = rows
-    if rows and sft.renumber and not settings.problems.train_file:
+    if sft.renumber and not settings.problems.train_file:
         passes = math.ceil(num_steps * sft.batch_size / len(rows))
         shown = renumbered(rows, passes, derive_seed(settings.seed, "renumber", k))
     with run.phase(k, "sft", num_steps) as advance:

@@ -19,9 +19,9 @@ class BaseSettings(Group):
 
     title = "base"
     source: str = setting(
-        "shipped",
-        "the base that comes with the package, or one trained from nothing at the start",
-        choices=("shipped", "trained"),
+        "trained",
+        "a base trained from nothing at the start, or the one that comes with the package",
+        choices=("trained", "shipped"),
     )
     examples: int = setting(800, "worked examples a trained base sees", low=0)
     num_steps: tuple = setting(
@@ -35,7 +35,12 @@ class ProblemSettings(Group):
     """Which problems a round is given."""
 
     title = "problems"
-    number: tuple = setting((2500,), "fresh training problems", low=1, per_round=True)
+    kind: str = setting(
+        "gen",
+        "subjects told in order, stories told in disorder, or both",
+        choices=("gen", "sto", "mix"),
+    )
+    number: tuple = setting((1500,), "fresh training problems", low=1, per_round=True)
     min_level: tuple = setting((2,), "their easiest level", low=1, per_round=True)
     max_level: tuple = setting(
         (5, 6, 6, 6),
@@ -67,7 +72,7 @@ class SearchSettings(Group):
     """How a round searches its problems."""
 
     title = "search"
-    wave: int = setting(625, "problems that advance together; what an interruption can cost", low=1)
+    wave: int = setting(750, "problems that advance together; what an interruption can cost", low=1)
     expansion: str = setting(
         "second_thoughts",
         "where children come from: the policy's runners-up, or k sampled steps (paper)",
@@ -77,10 +82,10 @@ class SearchSettings(Group):
         "puct", "which child a rollout takes (paper: uct)", choices=("puct", "uct")
     )
     rollouts: tuple = setting(
-        (16,), "most rollouts of a tree (paper: 8, later 16 and more)", 1, per_round=True
+        (8,), "most rollouts of a tree (paper: 8, later 16 and more)", 1, per_round=True
     )
     solved_rollouts: tuple = setting(
-        (4,), "rollouts after which a solved tree is left", 1, per_round=True
+        (3,), "rollouts after which a solved tree is left", 1, per_round=True
     )
     candidates: tuple = setting(
         (8,), "most children of a node (paper: 5, 8, 8, 16)", 1, per_round=True
@@ -131,7 +136,7 @@ class RewardSettings(Group):
         "what the score is read from: the last token (paper) or the steps' likelihood too",
         choices=("last", "likelihood"),
     )
-    num_steps: tuple = setting((50, 50, 50, 200), "optimiser steps", low=0, per_round=True)
+    num_steps: tuple = setting((100, 100, 100, 200), "optimiser steps", low=0, per_round=True)
     max_pairs: int = setting(12_000, "most recent preference pairs to train on", low=1)
     batch_size: int = setting(16, "pairs per optimiser step", low=1)
     lr: float = setting(5e-4, "learning rate", above=0)
@@ -144,7 +149,7 @@ class EvaluationSettings(Group):
     title = "evaluation"
     problems: int = setting(600, "held-out problems for the policy alone", low=1)
     levels: tuple = setting((), "their levels; none given = all", low=1)
-    search_problems: int = setting(200, "how many of them the search answers too", low=0)
+    search_problems: int = setting(300, "how many of them the search answers too", low=0)
     ood_problems: int = setting(
         200, "harder problems of levels 7 and 8, for the base and the last round", low=0
     )

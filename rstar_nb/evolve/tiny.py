@@ -28,12 +28,14 @@ def with_new_numbers(
     wide: bool = False,  # draw from a wider range than the generator's
     tries: int = 100,
 ) -> dict:
-    """The row with other numbers, drawn again if that makes a held-out question of it.
+    """The row with other numbers, in a story other names too; never a held-out question.
 
     A row that stays a held-out question in all tries, because it has no numbers, is kept as it is.
     """
     for _ in range(tries):
-        texts = rename([row["question"], *row["steps"]], rng)
+        texts = [row["question"], *row["steps"]]
+        if not row.get("problem_id", "gen").startswith("gen"):
+            texts = rename(texts, rng)
         question, *steps = renumber(texts, rng, wide)
         if split_of(question, 1) == "train":
             return dict(row, question=question, steps=steps)
@@ -62,7 +64,10 @@ def seed_rows(
     """Training rows from the worked examples, numbers drawn anew in each pass."""
     group = settings.base
     problems = generate(
-        group.examples, seed=settings.seed + EXAMPLE_SEED, levels=group.levels or None
+        group.examples,
+        seed=settings.seed + EXAMPLE_SEED,
+        levels=group.levels or None,
+        kind=settings.problems.kind,
     )
     examples = [
         dict(problem_id=p.id, question=p.question, steps=gold_program(p.id))

@@ -7,6 +7,7 @@ __all__ = ['Capture', 'describe', 'Stage']
 
 # %% ../../nbs/inside/executor_stage.ipynb #af0af6ca
 import io
+import re
 import sys
 import types
 
@@ -27,6 +28,16 @@ class Capture(io.BytesIO):
         return super().write(data)
 
 # %% ../../nbs/inside/executor_stage.ipynb #0d01fd70
+_TOO_LONG = re.compile(r"Exceeds the limit \((\d+) digits\) for integer string conversion")
+
+
+def _own_words(message):
+    """The message; in our words where Python advises a setting that no program should touch."""
+    if m := _TOO_LONG.match(message):
+        return f"an integer of more than {int(m[1]):,} digits is not written out or read in here"
+    return message
+
+
 def describe(
     e: BaseException,  # as caught round the program
 ) -> str:  # for example "NameError: name 'x' is not defined (line 3)"
@@ -38,7 +49,7 @@ def describe(
             line = traceback.tb_lineno
         traceback = traceback.tb_next
     name = text_of(lambda: type(e).__name__, 100)
-    message = text_of(lambda: e.msg if type(e) is SyntaxError else str(e), 500)
+    message = _own_words(text_of(lambda: e.msg if type(e) is SyntaxError else str(e), 500))
     return name + (f": {message}" if message else "") + (f" (line {line})" if line else "")
 
 # %% ../../nbs/inside/executor_stage.ipynb #9f7a0f03

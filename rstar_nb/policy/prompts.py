@@ -138,15 +138,26 @@ def _is_prose(statement):
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _assigns_answer(statement):
-    """Is this statement an assignment to `answer`?"""
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return any(isinstance(t, ast.Name) and t.id == "answer" for t in targets)
+def _is_answer(target):
+    """Is `answer` this target, or one of its names?"""
+    named = [n for n in ast.walk(target) if isinstance(n, ast.Name) and n.id == "answer"]
+    return any(isinstance(n.ctx, ast.Store) for n in named)
 
 
-def _is_computed(statement):
-    """Does the value of an assignment use a name, an operator, a call or an index?"""
-    return any(isinstance(n, _COMPUTED) for n in ast.walk(statement.value))
+def _answer_values(statement):
+    """What a statement, or one inside it, gives to `answer`: expressions."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Assign) and any(map(_is_answer, node.targets)):
+            yield node.value
+        elif isinstance(node, ast.AnnAssign) and node.value and _is_answer(node.target):
+            yield node.value
+        elif isinstance(node, ast.For) and _is_answer(node.target):
+            yield node.iter
+
+
+def _is_computed(value):
+    """Does an expression use a name, an operator, a call or an index?"""
+    return any(isinstance(n, _COMPUTED) for n in ast.walk(value))
 
 # %% ../../nbs/inside/policy_prompts.ipynb #d16c44fc
 def badly_formed(
@@ -167,8 +178,8 @@ def badly_formed(
         return "reads or prints"
     if any(_is_prose(statement) for tree in trees for statement in tree.body):
         return "prose as a string"
-    answers = [statement for statement in trees[-1].body if _assigns_answer(statement)]
-    if not answers or not _is_computed(answers[-1]):
+    answers = [values for s in trees[-1].body if (values := list(_answer_values(s)))]
+    if not answers or not any(map(_is_computed, answers[-1])):
         return "a bare number as the answer"
     return ""
 

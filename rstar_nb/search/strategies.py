@@ -156,9 +156,12 @@ class Strategy:
     choose: Callable  # programs -> program, or None if there is none
     read: Callable = read_nothing  # (thoughts, agent) -> tokens read for each
     judge: Callable | None = None  # agent -> the reward model it cannot do without
+    runners_up: bool = False  # needs a policy that names its runners-up
 
     def can_use(self, agent: Agent) -> bool:
         """Has the agent what the strategy needs?"""
+        if self.runners_up and not hasattr(agent.policy, "split"):
+            return False
         return self.judge is None or self.judge(agent) is not None
 
 
@@ -202,9 +205,11 @@ STRATEGIES = {
         Strategy("beam/vote", gather_beam, weighted_vote, judge=ppm_of),
         *mcts_strategies("mcts/uct", gather_mcts),
         *mcts_strategies("mcts/puct", gather_mcts_puct),
-        Strategy("second_thoughts/vote", gather_second_thoughts, trusted_vote),
-        Strategy("second_thoughts/ppm", gather_second_thoughts, by_ppm, judge=ppm_of),
-        Strategy("second_thoughts/no_ppm", gather_without_ppm, trusted_vote),
+        Strategy("second_thoughts/vote", gather_second_thoughts, trusted_vote, runners_up=True),
+        Strategy(
+            "second_thoughts/ppm", gather_second_thoughts, by_ppm, judge=ppm_of, runners_up=True
+        ),
+        Strategy("second_thoughts/no_ppm", gather_without_ppm, trusted_vote, runners_up=True),
     ]
 }
 
@@ -221,7 +226,15 @@ def find_strategy(name: str) -> Strategy:
 
 # %% ../../nbs/10_deep_thinking.ipynb #2bd649d1
 def require_judge(strategy: Strategy, agent: Agent):
-    """Raise ValueError, in one line that says what to give, if a reward model is missing."""
+    """Raise ValueError, in one line that says what to give, if a reward model is missing.
+
+    So it does for a policy that cannot name its runners-up.
+    """
+    if strategy.runners_up and not hasattr(agent.policy, "split"):
+        raise ValueError(
+            f"{strategy.name} needs a policy that names its runners-up, as `Policy` does; "
+            "choose mcts or majority"
+        )
     if not strategy.can_use(agent):
         field, kind = ("orm", "an ORM") if strategy.judge is orm_of else ("ppm", "a PPM")
         raise ValueError(

@@ -35,14 +35,14 @@ def select_solutions(
     top: int = 2,  # correct trajectories per problem (paper: 2)
     min_ppm: float | None = None,  # lowest score allowed where there is one; None = no condition
 ) -> list:
-    """Training rows: problem_id, question, steps, average_q, ppm; best first within a problem."""
+    """Training rows: problem_id, question, node, steps, average_q, ppm; best first in a problem."""
     rows = []
     for t in trees:
         different = {}
         for x in _good(t, min_ppm):
             different.setdefault(code_only(x["steps"]), x)
         for x in list(different.values())[:top]:
-            row = {name: x[name] for name in ("steps", "average_q", "ppm")}
+            row = {name: x[name] for name in ("node", "steps", "average_q", "ppm")}
             rows.append(dict(problem_id=t.problem_id, question=t.question, **row))
     return rows
 
@@ -112,8 +112,7 @@ def fine_tune(
     Raises ValueError if there are no rows, FloatingPointError if a loss is not finite.
     """
     if not rows:
-        message = "no solution was selected to train on"
-        raise ValueError(f"{message}; give the search more rollouts or easier problems")
+        raise ValueError("no solution was selected to train on: a verified one is needed")
     if peft_config is not None:
         _wrapped(policy, peft_config)
     muon = inner_matrices(policy.model) if muon_lr and peft_config is None else ()
