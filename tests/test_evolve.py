@@ -24,7 +24,7 @@ from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.result import Result
 from rstar_nb.problems.files import save_problems
-from rstar_nb.problems.generator import SUBJECT_NAMES, split_of
+from rstar_nb.problems.generator import SUBJECTS_OF, split_of
 from rstar_nb.problems.problem import Problem
 from rstar_nb.search.agent import Agent
 from rstar_nb.store import StoreError, is_complete, read_lines, write_lines
@@ -211,14 +211,14 @@ def tree_of_two_rollouts():
 
 def test_a_tree_says_which_rollout_found_a_program_and_how_much_of_it_was_there():
     tree = tree_of_two_rollouts()
-    assert found_by(tree, 3) == dict(rollout=1, below=0, steps=3)
-    assert found_by(tree, 5) == dict(rollout=2, below=1, steps=2)
+    assert found_by(tree, 3) == dict(rollout=1, below=0, new_steps=3)
+    assert found_by(tree, 5) == dict(rollout=2, below=1, new_steps=2)
     tree.events.pop()  # the second program was written, and no rollout ended there
-    assert found_by(tree, 5) == dict(rollout=None, below=1, steps=2)
+    assert found_by(tree, 5) == dict(rollout=None, below=1, new_steps=2)
     # Where children are sampled one step at a time, every step is written by a call of its own.
     for e in tree.events:
         e.pop("calls", None)
-    assert found_by(tree, 3) == dict(rollout=1, below=2, steps=1)
+    assert found_by(tree, 3) == dict(rollout=1, below=2, new_steps=1)
 
 
 def test_a_tree_has_enough_when_it_is_solved_and_has_a_wrong_program_or_its_share():
@@ -291,7 +291,7 @@ def test_what_is_solved_in_part_is_drawn_most():
     assert weights[3, "story"] == pytest.approx(3**-0.5 * 2 / 3)
     assert weights[3, "equation"] == pytest.approx(0.375)  # a quarter solved, it supposes
     assert weights[4, "equation"] == pytest.approx(0.125**0.5 * 0.875)  # and an eighth
-    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECT_NAMES}
+    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECTS_OF["gen"]}
 
 
 def test_resume_without_a_run(tmp_path):
@@ -444,10 +444,11 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
 OUT_OF_RANGE = {
     "seed": ("-1", "0 or more"),
     "rounds": ("-1", "0 or more"),
-    "base.source": ("hub", "one of shipped, trained"),
+    "base.source": ("hub", "one of trained, shipped"),
     "base.examples": ("-1", "0 or more"),
     "base.num_steps": ("-1,5", "0 or more"),
     "base.levels": ("0", "1 or more"),
+    "problems.kind": ("chains", "one of gen, sto, mix"),
     "problems.number": ("0", "1 or more"),
     "problems.min_level": ("0", "1 or more"),
     "problems.max_level": ("5,0", "1 or more"),
