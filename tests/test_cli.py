@@ -28,10 +28,6 @@ def rstar(*args):
                 "--quiet",
                 "--set",
                 "problems.test_file=OUT/none.jsonl",
-                "--set",
-                "base.num_steps=1,1",
-                "--set",
-                "base.examples=12",
             ),
             "no such file",
         ),
@@ -66,7 +62,7 @@ def test_settings_lists_every_setting_with_its_range():
     code, out, err = rstar("settings")
     lines = {line.split("=")[0]: line for line in out.splitlines()}
     assert code == 0 and list(lines) == list(Settings().values())
-    assert lines["search.candidates"].startswith("search.candidates=3 ")
+    assert lines["search.candidates"].startswith("search.candidates=8 ")
     assert lines["search.candidates"].endswith("(1 or more)")
     assert lines["sft.start_from"].endswith("(one of base, previous)")
 

@@ -19,14 +19,13 @@ from rstar_nb.evolve.curriculum import test_problems as held_out_problems
 from rstar_nb.evolve.loop import agreed_settings, evolve, load_settings, write_config
 from rstar_nb.evolve.measuring import answer_phase, measured_splits
 from rstar_nb.evolve.run import Run
-from rstar_nb.evolve.searching import grow_trees
+from rstar_nb.evolve.searching import found_by, grow_trees, has_enough
 from rstar_nb.evolve.settings import Settings, parse_settings, setting_fields
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.result import Result
 from rstar_nb.problems.files import save_problems
-from rstar_nb.problems.generator import split_of
+from rstar_nb.problems.generator import SUBJECTS_OF, split_of
 from rstar_nb.problems.problem import Problem
-from rstar_nb.problems.templates import SUBJECTS
 from rstar_nb.search.agent import Agent
 from rstar_nb.store import StoreError, is_complete, read_lines, write_lines
 
@@ -168,18 +167,72 @@ def test_a_row_without_numbers_is_kept():
     assert with_new_numbers(row, random.Random(0)) == row
 
 
-def test_the_first_pass_leaves_whole_trees(untouched):
+def test_a_round_leaves_whole_trees_that_stopped_when_they_had_enough(untouched):
     from rstar_nb.search.tree import check_invariants, replay, tree_from_json
 
-    lines = read_lines(untouched / "round_1" / "search.jsonl")
-    trees = [tree_from_json(line) for line in lines]
-    straight = [
-        t for t in trees if t.rollouts == 1 and all(len(n.children or []) <= 1 for n in t.nodes)
+    trees = [
+        tree_from_json(line)
+        for k in (1, 2)
+        for line in read_lines(untouched / f"round_{k}" / "search.jsonl")
     ]
-    assert straight and len(straight) < len(trees)
     for t in trees:
         check_invariants(t)
         assert replay(t, len(t.events)).nodes[-1].node_visits == t.nodes[-1].node_visits
+        assert 1 <= t.rollouts <= 5
+        backups = [i for i, e in enumerate(t.events, 1) if e["kind"] == "backup"]
+        assert not any(has_enough(replay(t, i), 3) for i in backups[:-1])
+    assert {has_enough(t, 3) for t in trees} == {True, False}
+    assert {1, 5} < {t.rollouts for t in trees}
+
+
+def tree_of_two_rollouts():
+    """One rollout wrote a program of three steps, the next another end after its first step."""
+    from rstar_nb.search.tree import Node, Tree
+
+    nodes = [
+        Node(0, -1, children=[1]),
+        Node(1, 0, "a = 1", children=[2, 4]),
+        Node(2, 1, "b = 2", children=[3]),
+        Node(3, 2, "answer = a + b", answer=3),
+        Node(4, 1, "b = 4", children=[5]),
+        Node(5, 4, "answer = a * b", answer=4),
+    ]
+    events = [
+        dict(kind="expand", node=0, children=[1], calls=1),
+        dict(kind="expand", node=1, children=[2], calls=0),
+        dict(kind="expand", node=2, children=[3], calls=0),
+        dict(kind="backup", path=[0, 1, 2, 3]),
+        dict(kind="expand", node=1, children=[4], calls=1),
+        dict(kind="expand", node=4, children=[5], calls=0),
+        dict(kind="backup", path=[0, 1, 4, 5]),
+    ]
+    return Tree("p", "?", nodes, events, rollouts=2)
+
+
+def test_a_tree_says_which_rollout_found_a_program_and_how_much_of_it_was_there():
+    tree = tree_of_two_rollouts()
+    assert found_by(tree, 3) == dict(rollout=1, below=0, new_steps=3)
+    assert found_by(tree, 5) == dict(rollout=2, below=1, new_steps=2)
+    tree.events.pop()  # the second program was written, and no rollout ended there
+    assert found_by(tree, 5) == dict(rollout=None, below=1, new_steps=2)
+    # Where children are sampled one step at a time, every step is written by a call of its own.
+    for e in tree.events:
+        e.pop("calls", None)
+    assert found_by(tree, 3) == dict(rollout=1, below=2, new_steps=1)
+
+
+def test_a_tree_has_enough_when_it_is_solved_and_has_a_wrong_program_or_its_share():
+    tree = tree_of_two_rollouts()
+    first, second = tree.nodes[3], tree.nodes[5]
+    assert not has_enough(tree, 1)  # no program was graded
+    second.correct = False
+    assert not has_enough(tree, 1)  # a wrong program alone, whatever the rollouts
+    first.correct = True
+    assert has_enough(tree, 99)
+    second.correct = True
+    assert not has_enough(tree, 3) and has_enough(tree, 2)
+    second.correct = None
+    assert not has_enough(tree, 3) and has_enough(tree, 2)
 
 
 def test_a_finished_run_is_left_alone(untouched):
@@ -206,6 +259,7 @@ def test_settings_are_recorded_and_must_agree(untouched):
 
 
 def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
+    import rstar_nb.evolve.base as base
     import rstar_nb.evolve.tiny as tiny
     import rstar_nb.problems.generator as problems
     from rstar_nb.executor.pool import Executor
@@ -214,7 +268,7 @@ def test_nothing_in_the_loop_reads_gold_programs(untouched, monkeypatch):
     def forbidden(problem_id):
         raise AssertionError("a gold program was read")
 
-    for module in (problems, tiny):
+    for module in (problems, tiny, base):
         monkeypatch.setattr(module, "gold_program", forbidden)
     settings = load_settings(untouched)
     policy = Policy.load(untouched / "round_2" / "policy")
@@ -237,7 +291,7 @@ def test_what_is_solved_in_part_is_drawn_most():
     assert weights[3, "story"] == pytest.approx(3**-0.5 * 2 / 3)
     assert weights[3, "equation"] == pytest.approx(0.375)  # a quarter solved, it supposes
     assert weights[4, "equation"] == pytest.approx(0.125**0.5 * 0.875)  # and an eighth
-    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECTS}
+    assert set(weights) == {(level, s) for level in range(2, 6) for s in SUBJECTS_OF["gen"]}
 
 
 def test_resume_without_a_run(tmp_path):
@@ -373,6 +427,7 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
             "evaluation.ood_problems": 4,
             "evaluation.ood_search_problems": 2,
             "evaluation.rollouts": 3,
+            "search.expansion": "sampled_steps",  # the policy below cannot name its runners-up
         }
     )
     run = Bars(tmp_path, settings, Answers(), TinyModels())
@@ -389,9 +444,11 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
 OUT_OF_RANGE = {
     "seed": ("-1", "0 or more"),
     "rounds": ("-1", "0 or more"),
+    "base.source": ("hub", "one of trained, shipped"),
     "base.examples": ("-1", "0 or more"),
     "base.num_steps": ("-1,5", "0 or more"),
     "base.levels": ("0", "1 or more"),
+    "problems.kind": ("chains", "one of gen, sto, mix"),
     "problems.number": ("0", "1 or more"),
     "problems.min_level": ("0", "1 or more"),
     "problems.max_level": ("5,0", "1 or more"),

@@ -127,3 +127,13 @@ def test_the_plateau_is_counted(run):
         3,
     )
     assert counted["last"] == {"story/1": [1, 1], "story/2": [0, 1], "story/3": [0, 1]}
+
+
+def test_without_worked_examples_only_forms_of_earlier_rounds_are_known(run):
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["base"]["source"] = "shipped"
+    (run / "config.json").write_text(json.dumps(config))
+    one, two = plateau(run)["rounds"]
+    assert (one["rows"], one["skeletons"], one["new_skeletons"]) == (3, 2, 2)
+    # "answer = 9 - 1" has the form of a worked example; beside a shipped base there is none.
+    assert (two["rows"], two["rows_with_a_new_one"], two["new_skeletons"]) == (3, 2, 2)

@@ -191,6 +191,7 @@ PRETRAINED = [name for name in PRESETS if name != "tiny"]
 # What suits a model of a million weights and not one of a hundred million or more.
 TUNED_TO_THE_TINY_MODEL = {
     "rounds",
+    "base.source",
     "base.examples",
     "base.num_steps",
     "problems.number",

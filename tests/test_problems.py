@@ -12,6 +12,7 @@ import pytest
 
 from rstar_nb.problems.files import load_problems, save_problems
 from rstar_nb.problems.generator import (
+    SUBJECTS_OF,
     generate,
     gold_program,
     make_problem,
@@ -22,6 +23,7 @@ from rstar_nb.problems.generator import (
     uncited,
 )
 from rstar_nb.problems.problem import ProblemFileError
+from rstar_nb.problems.relations import KINDS, WORLDS, rename
 
 
 def test_splits_share_nothing():
@@ -52,14 +54,17 @@ def test_problems_follow_from_their_id():
         make_problem("gsm8k-7")
 
 
-def test_levels_and_subjects_are_balanced():
-    problems = generate(360)
-    for field in ("level", "subject"):
+@pytest.mark.parametrize("kind", SUBJECTS_OF)
+def test_levels_and_subjects_are_balanced(kind):
+    problems = generate(360, kind=kind)
+    assert {p.subject for p in problems} == set(SUBJECTS_OF[kind])
+    assert {p.id.split("-")[0] for p in problems} == {kind}
+    for field, number in (("level", 6), ("subject", len(SUBJECTS_OF[kind]))):
         counts = [
             sum(getattr(p, field) == v for p in problems)
             for v in {getattr(p, field) for p in problems}
         ]
-        assert len(counts) == 6 and max(counts) - min(counts) <= 12
+        assert len(counts) == number and max(counts) - min(counts) <= 12
 
 
 def test_unknown_split_and_level():
@@ -284,9 +289,13 @@ def test_a_byte_order_mark_is_read_over(tmp_path):
 
 def test_a_seed_gives_the_same_problems_for_ever():
     """Records name problems by id: any change to the tables makes other problems of them."""
-    problems = [p for split in ("train", "test", "ood") for p in generate(120, split, seed=1)]
-    text = json.dumps([[asdict(p), gold_program(p.id)] for p in problems])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "94d0f32b14a048a5"
+    known = {"gen": "94d0f32b14a048a5", "sto": "9415459d0c6644b0", "mix": "1452b6f00ce96a57"}
+    for kind in SUBJECTS_OF:
+        problems = [
+            p for split in ("train", "test", "ood") for p in generate(120, split, seed=1, kind=kind)
+        ]
+        text = json.dumps([[asdict(p), gold_program(p.id)] for p in problems])
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == known[kind], kind
 
 
 def test_problems_need_no_heavy_library():
@@ -297,3 +306,116 @@ def test_problems_need_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- stories whose order must be found
+
+
+def stories(n, split="train", seed=3, levels=None):
+    """`n` problems that tell a story in disorder, with their gold programs."""
+    problems = generate(n, split, seed, levels, kind="sto")
+    assert {p.subject for p in problems} == set(WORLDS)
+    return [(p, gold_program(p.id)) for p in problems]
+
+
+def outcome(steps):
+    """The answer of a program, or the name of the error that ended it."""
+    scope = {}
+    try:
+        exec("\n".join(steps), scope)  # our own text, not a model's
+    except Exception as e:
+        return type(e).__name__
+    return scope["answer"]
+
+
+@pytest.mark.parametrize("split", ["train", "test", "ood"])
+def test_gold_programs_of_stories_give_the_answer_and_have_level_steps(split):
+    for p, steps in stories(160, split):
+        assert len(steps) == p.level and outcome(steps) == int(p.answer) > 2, p.question
+
+
+def test_a_step_of_a_story_cites_the_sentence_that_tells_its_numbers_and_names():
+    for p, steps in stories(200):
+        parts = re.split(r"\((\d+)\) ", numbered(p.question))[1:]
+        sentences = dict(zip(map(int, parts[::2]), parts[1::2]))
+        cited = [int(re.match(r"# \((\d+)\) ", step)[1]) for step in steps]
+        assert len(set(cited)) == len(steps) and len(sentences) in (p.level + 1, p.level + 2)
+        for step, at in zip(steps, cited, strict=True):
+            left, code = step.splitlines()[1].split(" = ")
+            words = re.findall(r"\w+", code)
+            if left != "answer":
+                words.append(left)
+            assert set(words) <= set(re.findall(r"[A-Za-z]+|\d+", sentences[at])), (p, step)
+
+
+def test_a_story_is_told_in_disorder_and_often_says_something_of_no_use():
+    told = stories(240, levels=[4, 5, 6])
+    cited = [[int(re.match(r"# \((\d+)\)", step)[1]) for step in steps] for _, steps in told]
+    disordered = sum(at != sorted(at) for at in cited) / len(told)
+    spare = sum(len(set(range(1, max(at) + 1)) - set(at)) > 0 for at in cited) / len(told)
+    assert disordered > 0.5 and 0.1 < spare < 0.9
+
+
+def test_a_step_that_comes_too_early_fails():
+    """Here running a step tells something: a name that has no value yet is an error."""
+    swapped = failed = 0
+    for p, steps in stories(240, levels=[2, 3, 4]):
+        for i in range(len(steps) - 1):
+            early = [*steps[:i], steps[i + 1], steps[i], *steps[i + 2 :]]
+            after = outcome(early)
+            swapped += 1
+            failed += after == "NameError"
+            # Two steps that do not need each other may come in either order, but for the last.
+            assert after in ("NameError", int(p.answer))
+            assert after == "NameError" or i < len(steps) - 2
+    assert swapped > 200 and failed / swapped > 0.75
+
+
+def test_every_way_to_say_a_kind_tells_the_same():
+    """A story notes the numbers it told after the first way, whichever was drawn."""
+    for name, world in WORLDS.items():
+        assert set(world.say) == set(KINDS)
+        for kind, ways in [("start", world.start.say), *world.say.items()]:
+            told = {frozenset(re.findall(r"\{(\w+)\}", way)) - {"items"} for way in ways}
+            assert len(told) == 1, (name, kind)
+
+
+def test_renaming_keeps_every_program_right():
+    renamed = 0
+    for p in generate(900, seed=8, kind="mix"):
+        steps = gold_program(p.id)
+        question, *other = rename([p.question, *steps], random.Random(p.id))
+        renamed += question != p.question
+        scopes = {}, {}
+        for texts, scope in zip((steps, other), scopes, strict=True):
+            exec("\n".join(texts), scope)
+        assert scopes[0]["answer"] == scopes[1]["answer"], (question, other)
+        if p.subject in WORLDS:
+            numbers = [re.findall(r"\d+", text) for text in (p.question, question)]
+            assert numbers[0] == numbers[1]
+    assert renamed > 300
+
+
+def test_renaming_exchanges_only_names_of_the_question():
+    (p, steps), *_ = stories(24, levels=[3])
+    question, other = rename([p.question, "unrelated = Zoe + 3"], random.Random(1))
+    assert other == "unrelated = Zoe + 3" and question != p.question
+    names = {name for world in WORLDS.values() for name in world.names}
+    before, after = ([w for w in re.findall(r"\w+", t)] for t in (p.question, question))
+    pairs = {(a, b) for a, b in zip(before, after, strict=True) if a != b}
+    assert {a for a, _ in pairs} <= names and {b for _, b in pairs} <= names
+    assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+def test_variants_of_a_story_have_other_numbers_and_other_answers():
+    ran = different = 0
+    for p, steps in stories(160):
+        for v in range(2):
+            gold, given = number_variant(p, "\n".join(steps), v)
+            assert gold == given
+            after = outcome([gold])
+            assert isinstance(after, int), (p.question, gold)
+            _, constant = number_variant(p, f"answer = {p.answer}", v)
+            ran += 1
+            different += after != int(p.answer) and outcome([constant]) != after
+    assert different / ran > 0.95

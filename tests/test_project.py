@@ -152,6 +152,16 @@ def test_an_undeclared_import_is_noticed():
     assert distributions([code, "from .x import y\nimport rstar_nb.store"]) == {"ipython", "scipy"}
 
 
+def test_every_file_beside_the_code_is_in_the_wheel():
+    """A pattern like static/* passes over what lies in a folder below: the base's weights, say."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "rstar_nb"
+    patterns = setuptools["package-data"]["rstar_nb"]
+    shipped = {p for pattern in patterns for p in package.glob(pattern) if p.is_file()}
+    static = {p for p in (package / "static").rglob("*") if p.is_file()}
+    assert shipped == static and package / "static" / "base" / "model.safetensors" in shipped
+
+
 def test_every_dependency_has_a_lower_bound():
     for name, requirement in declared().items():
         assert ">=" in requirement, name

@@ -27,7 +27,7 @@ from rstar_nb.search.tree import (
     tree_to_json,
 )
 from rstar_nb.search.ucb import puct, uct
-from rstar_nb.search.votes import likely_weight, vote
+from rstar_nb.search.votes import agreed, likely_weight, one_each, vote
 
 GOLDEN = Path(__file__).parent / "data" / "golden_trees.json"
 
@@ -269,6 +269,31 @@ def test_a_program_counts_as_finished_when_it_has_run_visited_or_not():
         (5, False, 0, -1.0),
     ]
     assert replay(tree, len(tree.events)).nodes == [replace(n, exhausted=False) for n in tree.nodes]
+
+
+def voters(*answers):
+    """A tree of finished programs with these answers, the first the most likely."""
+    tree = Tree("p", "?")
+    steps = [f"answer = {i}" for i in range(len(answers))]
+    add_children(tree, ROOT, steps, [-float(i) for i in range(len(answers))])
+    for n, answer in zip(tree.nodes[1:], answers, strict=True):
+        n.answer = answer
+    return tree
+
+
+def test_a_vote_is_decided_when_one_answer_has_its_share_of_the_weight():
+    def decided(answers, share, **options):
+        return agreed(voters(*answers), share, weight=one_each, **options)
+
+    assert decided([7, 7, 7, 8], 0.75) and not decided([7, 7, 7, 8], 0.76)
+    assert decided([8, 7, 7, 7.0], 0.75)  # whichever came first; equal answers are one
+    assert not decided([], 0.5) and not decided([7], 0.5)  # one program agrees with itself
+    assert decided([7], 0.5, programs=1) and not decided([7, 7], 0.5, programs=3)
+    # A program without an answer has no vote, and an answer that nobody gave is none.
+    assert not decided([7, None], 0.5) and decided([None, 7, 7], 1.0)
+    # By likelihood the first of two outweighs the other by a factor of sqrt(e), 62 % to 38 %.
+    assert agreed(voters(7, 8), 0.6) and not agreed(voters(7, 8), 0.65)
+    assert not agreed(voters(7, 8)) and agreed(voters(7, 7))
 
 
 def test_at_test_time_nothing_is_graded():

@@ -168,6 +168,33 @@ def test_sharing_a_prefix_changes_no_score(policy, reads):
     assert ppm.score(prefixes) == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.parametrize("reads", READS)
+def test_scores_along_a_program_are_those_of_its_beginnings(policy, reads):
+    ppm = RewardModel(policy, reads=READS[reads])
+    torch.nn.init.normal_(ppm.head.weight, std=0.1)
+    if reads == "likelihood":
+        # A policy that knows nothing finds a program so unlikely that every score would be -1.
+        torch.nn.init.constant_(ppm.head.alpha, 1e-3)
+    # Programs of one to six steps, of which all or only the last few are asked for.
+    programs = [
+        (r["question"], r["steps"], n)
+        for r in ROWS[:14]
+        for n in {1, len(r["steps"]), max(1, len(r["steps"]) - 1)}
+    ]
+    assert {len(steps) for _, steps, _ in programs} == {1, 2, 3, 4, 5, 6}
+    by_score = [
+        ppm.score([(q, steps[:i]) for i in range(len(steps) - n + 1, len(steps) + 1)])
+        for q, steps, n in programs
+    ]
+    assert len({round(s, 6) for scores in by_score for s in scores}) > len(ROWS[:14])
+    for batch_size in (64, 5, 1):
+        along = ppm.score_steps(programs, batch_size)
+        assert [len(scores) for scores in along] == [n for *_, n in programs]
+        for scores, expected in zip(along, by_score, strict=True):
+            assert scores == pytest.approx(expected, abs=1e-4)
+    assert ppm.score_steps([]) == []
+
+
 def test_a_likelihood_ppm_prefers_what_the_policy_finds_likely(policy):
     question, (first, *_) = generate(1)[0].question, gold_program(generate(1)[0].id)
     fine_tune(policy, [dict(question=question, steps=[first])] * 8, num_steps=12, batch_size=8)

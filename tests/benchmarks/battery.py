@@ -6,6 +6,7 @@ Runs as root and as an ordinary user where it can, prints a Markdown table, and 
 figures/battery-root-user.json (the names say who ran it).
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -42,7 +43,13 @@ def configurations(user):
 
 
 def main():
-    users = [user for user in ("root", "user") if f"--{user}" in sys.argv]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for user in ("root", "user"):
+        parser.add_argument(f"--{user}", action="store_true", help=f"run as {user}")
+    args = parser.parse_args()
+    users = [user for user in ("root", "user") if getattr(args, user)]
     if not users:
         users = ["user"] if os.getuid() else ["root", "user"]
     rows = []
