@@ -28,7 +28,7 @@ def with_new_numbers(
     wide: bool = False,  # draw from a wider range than the generator's
     tries: int = 100,
 ) -> dict:
-    """The row with other numbers, drawn again if that makes a held-out question of it.
+    """The row with other numbers and names, drawn again if that makes a held-out question of it.
 
     A row that stays a held-out question in all tries, because it has no numbers, is kept as it is.
     """
@@ -114,9 +114,9 @@ def train_base(
 # %% ../../nbs/inside/evolve_tiny.ipynb #5d1e27fc
 @dataclass(frozen=True)
 class TinyModels:
-    """The loop's models: whole ones, trained from nothing."""
+    """The loop's models: small whole ones."""
 
-    make_model: Callable = tiny_model  # (vocabulary size, seed) -> model
+    make_model: Callable = tiny_model  # (vocabulary size, seed) -> model, where a base is trained
     preset = None  # a pretrained model has one
 
     def first_policy(self, settings, on_step=None) -> Policy:

@@ -51,4 +51,4 @@ class Candidate:
     ids: tuple  # token ids, in order, those it was given to begin with included
     finished: bool  # did it end by itself (and not at the token limit)?
     begun: int = 0  # how many of its first tokens were given to the policy, not written by it
-    runners_up: tuple = ()  # for each token it wrote: its log-probability, then (id, that) of others
+    runners_up: tuple = ()  # for each token written: its log-probability, then (id, that) of others

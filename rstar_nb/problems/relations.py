@@ -124,9 +124,7 @@ def _grow(world, names, n_needed, items, rng):
             if kind.uses > len(known):
                 continue
             needs = rng.sample(known, kind.uses)
-            made = _statement(
-                world, kind, world.say[which], name, needs, values, used, items, rng
-            )
+            made = _statement(world, kind, world.say[which], name, needs, values, used, items, rng)
             if made is not None:
                 break
         else:
