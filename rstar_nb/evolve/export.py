@@ -85,6 +85,22 @@ def _adapter_base(run: Path, metrics) -> str | None:
     return None
 
 
+def _own_base(settings: Settings) -> str:
+    """What a whole model began as."""
+    shipped = settings.base.source == "shipped"
+    return "the base in rstar_nb" if shipped else "trained from nothing"
+
+
+def _taught(settings: Settings, base: str | None) -> str:
+    """Which worked solutions the policy has seen."""
+    examples = settings.base.examples
+    if base is None and settings.base.source == "shipped":
+        return "That base was taught with worked examples of rstar_nb's own generator."
+    if not examples:
+        return "Nobody wrote a solution for it."
+    return f"The format was taught with {examples} worked examples of rstar_nb's own generator."
+
+
 def model_card(run) -> str:
     """A model card in Markdown. Raises ModelError if the run has finished no round."""
     run = Path(run)
@@ -94,15 +110,13 @@ def model_card(run) -> str:
     config = json.loads((run / "config.json").read_text())
     settings = Settings.from_dict(config["settings"])
     base = _adapter_base(run, metrics)
-    examples = settings.base.examples
-    taught = f"The format was taught with {examples} worked examples of rstar_nb's own generator."
     seconds = sum(sum(m["seconds"].values()) for m in metrics)
     return CARD.format(
-        base=base or "trained from nothing",
+        base=base or _own_base(settings),
         library="peft" if base else "transformers",
         loader="AutoPeftModelForCausalLM" if base else "AutoModelForCausalLM",
         rounds=len(metrics) - 1,
-        taught=taught if examples else "Nobody wrote a solution for it.",
+        taught=_taught(settings, base),
         table=_markdown_table([round_row(m) for m in metrics]),
         tokens=sum(m.get("search_tokens", 0) for m in metrics),
         hours=seconds / 3600,

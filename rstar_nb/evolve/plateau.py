@@ -25,7 +25,7 @@ def skeleton(steps) -> str:
 def round_plateau(
     folder,  # of the round
     k: int,  # number of the round
-    seen,  # skeletons of the worked examples and of earlier rounds
+    seen,  # skeletons of earlier rounds, and of the worked examples of a trained base
 ) -> tuple:
     """(counts of a round, its skeletons)."""
     trees = read_lines(Path(folder) / "search.jsonl")

@@ -119,9 +119,9 @@ def train_base(
 # %% ../../nbs/inside/evolve_tiny.ipynb #5d1e27fc
 @dataclass(frozen=True)
 class TinyModels:
-    """The loop's models: whole ones, trained from nothing."""
+    """The loop's models: small whole ones."""
 
-    make_model: Callable = tiny_model  # (vocabulary size, seed) -> model
+    make_model: Callable = tiny_model  # (vocabulary size, seed) -> model, where a base is trained
     preset = None  # a pretrained model has one
 
     def first_policy(self, settings, on_step=None) -> Policy:

@@ -155,7 +155,7 @@ def plan(
     """One dict a card: GB, rows and hours. Raises ModelError for the tiny model or an unknown."""
     p = preset(name)
     if not p.source:
-        raise ModelError("tiny: trained from nothing on a CPU in minutes; there is nothing to plan")
+        raise ModelError("tiny: trained on a CPU in minutes; there is nothing to plan")
     shape = shape or shape_for(p)
     return [_row(p, shape, work or Work(), card, size) for card, size in _cards(memory)]
 
