@@ -23,7 +23,6 @@ from ..store import StoreError, append_lines, is_complete, publish, read_lines, 
 # %% ../../nbs/inside/evolve_ablations.ipynb #4d8c9dab
 SMALL_WORLD = {
     "base.source": "trained",
-    "base.source": "trained",
     "base.examples": 160,
     "base.num_steps": (200, 400),
     "base.levels": (2, 3),

@@ -201,7 +201,7 @@ def goes_on(tree: Tree, node: int, options: SearchOptions) -> bool:
         return True
     return tree.nodes[node].children is not None and is_growable(tree, node, options)
 
-
+# %% ../../nbs/05_search.ipynb #09adc894
 def advance(trees, agent: Agent, options: SearchOptions, references: dict | None = None) -> list:
     """Take every tree one step further, in lock-step; returns those that finished a rollout."""
     rule, skip, candidates = options.rule, options.skip_exhausted, options.candidates
@@ -231,7 +231,7 @@ def has_rollouts_left(tree: Tree, options: SearchOptions) -> bool:
         return False
     return tree.rollouts < options.rollouts
 
-
+# %% ../../nbs/05_search.ipynb #64feaccd
 def search(
     trees,
     agent: Agent,  # who writes steps, runs them and judges them
