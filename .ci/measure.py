@@ -126,9 +126,9 @@ def arms(args):
     return write_arms(out)
 
 
-COVERAGE_TOKENS = 1000  # most tokens for a problem
+COVERAGE_TOKENS = 600  # most tokens for a problem
 SEARCH_PROBLEMS = 300
-SEARCH_TOKENS = (150, 300)
+SEARCH_TOKENS = (250,)
 SEARCH_OPTIONS = SearchOptions(candidates=8, max_depth=9, temperature=0.8)
 SEARCH_STRATEGIES = ("majority", "greedy", "second_thoughts/no_ppm", "second_thoughts/vote")
 

@@ -21,6 +21,12 @@ class Policy(StandIn):
         return " ".join([question, *steps]).split()
 
 
+class Named:
+    """A policy that could name its runners-up."""
+
+    split = None
+
+
 class Scores:
     def score(self, prefixes):
         return [0.0] * len(prefixes)
@@ -46,7 +52,7 @@ def test_the_base_is_measured_without_what_it_has_not(tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(curves, "measure_run", fake_measure_run)
-    monkeypatch.setattr(curves, "load_round", lambda run, k: (k, None, "ppm" if k else None))
+    monkeypatch.setattr(curves, "load_round", lambda run, k: (k, Named(), "ppm" if k else None))
     monkeypatch.setattr(curves, "lost_tree", lambda run, k, *rest: ("lost", k))
     measurement = Measurement([], ("all that a round can use",), (9,))
     result = strategy_curves(run, measurement, None, [0, 1, 2], run / "out")
@@ -63,7 +69,9 @@ def test_the_base_is_measured_without_what_it_has_not(tmp_path, monkeypatch):
 
 
 def test_an_agent_with_every_reward_model_can_use_every_strategy():
-    assert usable_strategies(Agent(None, None, "ppm", "orm")) == tuple(STRATEGIES)
+    assert usable_strategies(Agent(Named(), None, "ppm", "orm")) == tuple(STRATEGIES)
+    without = usable_strategies(Agent(None, None, "ppm", "orm"))
+    assert without == tuple(n for n, s in STRATEGIES.items() if not s.runners_up)
 
 
 def test_every_strategy_is_compared_with_the_vote_wherever_the_vote_stands():
