@@ -200,7 +200,7 @@ def test_what_is_missing_is_said_in_one_line(folders, tmp_path, monkeypatch):
     for f in no_tokenizer.glob("tokenizer*"):
         f.unlink()
     assert "no tokenizer" in message(no_tokenizer)
-    with pytest.raises(ModelError, match="comes with the package"):
+    with pytest.raises(ModelError, match="trained at the start of a run"):
         find_weights(PRESETS["tiny"])
 
 
