@@ -126,7 +126,7 @@ def arms(args):
     return write_arms(out)
 
 
-COVERAGE_TOKENS = 600  # most tokens for a problem
+COVERAGE_TOKENS = 400  # most tokens for a problem
 SEARCH_PROBLEMS = 300
 SEARCH_TOKENS = (250,)
 SEARCH_OPTIONS = SearchOptions(candidates=8, max_depth=9, temperature=0.8)

@@ -22,10 +22,8 @@ from rstar_nb.store import read_lines, write_lines
 PROBLEMS = generate(6, "train", seed=3)
 SETTINGS = Settings().with_values(
     {
-        "search.discrepancies": (0,),
-        "search.trees": (3,),
         "search.rollouts": (2,),
-        "search.more_rollouts": (2, 2),
+        "search.expansion": "sampled_steps",
         "search.candidates": (2,),
         "search.wave": 6,
     }
