@@ -136,7 +136,9 @@ def _why(e, source):
 def find_weights(p: Preset) -> Path:
     """Folder of a preset's weights, downloaded only if they are nowhere here. Or ModelError."""
     if not p.source:
-        raise ModelError(f"{p.name}: this model is trained at the start of a run; it has no weights to load")
+        raise ModelError(
+            f"{p.name}: this model is trained at the start of a run; it has no weights to load"
+        )
     if Path(p.source).is_dir():
         return _usable(p.source)
     from huggingface_hub import snapshot_download
