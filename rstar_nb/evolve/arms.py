@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LABEL_TOKENS', 'WIDTHS', 'ARM_LIST', 'ARMS', 'tree_of_samples', 'tokens_per_tree', 'sampled_trees',
            'majority_problems', 'with_noise', 'noisy_problems', 'RandomPPM', 'search_with_random_ppm', 'gold_trees',
-           'scaled_models', 'Arm', 'no_ppm_settings', 'trained_base_settings', 'one_round_settings', 'sampling_loop',
-           'unverified_loop', 'noisy_loop', 'gold_loop', 'random_ppm_loop']
+           'scaled_models', 'Arm', 'no_ppm_settings', 'one_round_settings', 'sampling_loop', 'unverified_loop',
+           'noisy_loop', 'gold_loop', 'random_ppm_loop']
 
 # %% ../../nbs/inside/evolve_arms.ipynb #3da10db9
 import inspect
@@ -233,11 +233,6 @@ def no_ppm_settings(settings) -> dict:
     return {"search.ppm_from": settings.rounds + 1}
 
 
-def trained_base_settings(settings) -> dict:
-    """The base is trained at the start: the one in the package has one width."""
-    return {"base.source": "trained"}
-
-
 def one_round_settings(settings) -> dict:
     """A single round that spends what the rounds of `settings` spend together."""
     rounds = range(1, settings.rounds + 1)
@@ -302,13 +297,11 @@ ARM_LIST = (
     Arm(
         "smaller_model",
         "does it need an able base?",
-        settings=trained_base_settings,
         models=scaled_models(0.5),
     ),
     Arm(
         "larger_model",
         "is the model the ceiling?",
-        settings=trained_base_settings,
         models=scaled_models(2),
     ),
     Arm("gold", "what if every problem came with a worked solution?", loop=gold_loop),

@@ -126,7 +126,7 @@ class TinyModels:
 
     def first_policy(self, settings, on_step=None) -> Policy:
         """The policy before the first round."""
-        if settings.base.source == "shipped":
+        if settings.base.source == "shipped" and self.make_model is tiny_model:
             return shipped_base()
         return train_base(settings, self.make_model, on_step)
 
