@@ -76,8 +76,8 @@ MARKS = {
         "zero times infinity": 9.0,
     },
     "7_read_a_run": {
-        "half widths added": 8.5,
-        "standard error": 8.0,
+        "half widths added": 7.9,
+        "standard error": 7.4,
         "straight line": 6.3,
         "floor forgotten": 9.25,
         "last ratio only": 8.75,

@@ -53,6 +53,11 @@ class AdapterRewardModel(RewardModel):
         self.base.use(self.policy.adapter)
         return super().score(prefixes, batch_size)
 
+    def score_steps(self, programs, batch_size: int = 64) -> list:
+        """As `RewardModel.score_steps`, with this model's adapter active."""
+        self.base.use(self.policy.adapter)
+        return super().score_steps(programs, batch_size)
+
 # %% ../../nbs/inside/reward_adapters.ipynb #57c0ee59
 def pairs_within(
     reward_model: RewardModel,  # what encodes

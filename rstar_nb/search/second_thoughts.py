@@ -211,6 +211,10 @@ def second_thoughts(leaves, agent: Agent, options: SearchOptions, references=Non
     """
     if not leaves:
         return []
+    if not hasattr(agent.policy, "split"):
+        raise TypeError(
+            "this policy cannot name its runners-up; set search.expansion=sampled_steps"
+        )
     taken = [take(t, i) for t, i in leaves]
     rollouts = simulate(leaves, taken, agent.policy)
     for (t, i), steps in zip(leaves, rollouts, strict=True):

@@ -150,12 +150,15 @@ class AdapterPolicy(Policy):
         whole: bool = False,
         max_tokens: int | None = None,  # limit per candidate; None = one step, or 4 if whole
         begun=None,
+        runners_up: int = 0,
     ) -> list[list[Candidate]]:
         """As `Policy.propose`, with this policy's adapter active."""
         self.base.use(self.adapter)
         if whole:
             max_tokens = max_tokens or _STEPS_A_PROGRAM * self.max_step_tokens
-        return super().propose(prefixes, k, seeds, temperature, top_k, whole, max_tokens, begun)
+        return super().propose(
+            prefixes, k, seeds, temperature, top_k, whole, max_tokens, begun, runners_up
+        )
 
     def save(
         self,
