@@ -75,20 +75,21 @@ class Written:
         self.logprobs = torch.zeros(shape)
         self.length = room[:, None].repeat(1, k)
         self.ended = torch.zeros(shape[:2], dtype=torch.bool)
-        self.likely = torch.zeros(*shape, runners_up + 1, dtype=torch.long) if runners_up else None
-        self.likely_logprobs = torch.zeros(*shape, runners_up + 1) if runners_up else None
+        kept = runners_up + 1 if runners_up else 0  # the token written may be among the likeliest
+        self.likely = torch.zeros(*shape, kept, dtype=torch.long)
+        self.likely_logprobs = torch.zeros(*shape, kept)
 
     def note_likely(self, groups, t: int, logits):
         """The likeliest tokens at token `t`: `logits` (groups * k, vocabulary)."""
-        if self.likely is not None:
-            k, n = self.likely.shape[1], self.likely.shape[3]
+        k, n = self.likely.shape[1], self.likely.shape[3]
+        if n:
             top = logits.float().log_softmax(-1).topk(n)
             self.likely[groups, :, t] = top.indices.cpu().view(-1, k, n)
             self.likely_logprobs[groups, :, t] = top.values.cpu().view(-1, k, n)
 
     def runners_up(self, i: int, j: int, n: int) -> tuple:
         """`Candidate.runners_up` of the first `n` tokens of row `j` of prefix `i`."""
-        if self.likely is None:
+        if not self.likely.shape[3]:
             return ()
         taken = self.tokens[i, j, :n].tolist()
         logprobs = self.logprobs[i, j, :n].tolist()

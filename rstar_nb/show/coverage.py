@@ -29,9 +29,9 @@ def ratio_text(
     parts = []
     for other, outcomes in ways.items():
         share = common_share(own, outcomes)
-        if other != name and share:
-            times = tokens_for(outcomes, share) / tokens_for(own, share)
-            parts.append(f"{other} {times:.1f} (for {100 * share:.0f} % solved)")
+        ours, theirs = tokens_for(own, share), tokens_for(outcomes, share)
+        if other != name and ours and theirs:
+            parts.append(f"{other} {theirs / ours:.1f} (for {100 * share:.0f} % solved)")
     return f"tokens, as many times as {name}: {', '.join(parts)}"
 
 # %% ../../nbs/inside/show_coverage.ipynb #22e2bf50
