@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 import rstar_nb
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-STATIC = sorted(p.name for p in (CHECKOUT / "rstar_nb" / "static").iterdir())
+_STATIC = CHECKOUT / "rstar_nb" / "static"
+STATIC = sorted(str(p.relative_to(_STATIC)) for p in _STATIC.rglob("*") if p.is_file())
 
 
 def import_everything() -> int:
@@ -30,7 +31,7 @@ def import_everything() -> int:
 def check_static():
     """Each file that a widget reads was installed with the package."""
     for name in STATIC:
-        assert (files("rstar_nb") / "static" / name).read_text(encoding="utf-8"), name
+        assert (files("rstar_nb") / "static" / name).read_bytes(), name
 
 
 def copy_course() -> tuple:
