@@ -221,7 +221,7 @@ def test_the_lesson_shows_what_the_records_hold():
 def test_the_command():
     from typer.testing import CliRunner
 
-    from rstar_nb.cli.base import app
+    from rstar_nb.cli.main import app
 
     done = CliRunner().invoke(
         app, ["plan", "--model", "qwen2.5-math-7b", "--gpu-memory", "24", "--problems", "500"]
