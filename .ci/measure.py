@@ -18,6 +18,7 @@ from rstar_nb.evolve.loop import load_settings
 from rstar_nb.evolve.plateau import plateau
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.measure.accuracy import measure_policy
+from rstar_nb.measure.comparison import holm
 from rstar_nb.measure.coverage import coverage_of_ways, wrong_alone
 from rstar_nb.measure.curves import strategy_curves
 from rstar_nb.measure.intervals import tally
@@ -89,11 +90,13 @@ def search(args):
 
 
 def pooled(rows) -> list:
-    """All rounds together: every strategy against each of three baselines, paired by question."""
+    """All rounds together: every two strategies, paired by question; one family of tests."""
     compared = []
-    for name in ("greedy", "majority", "second_thoughts/no_ppm"):
-        compared += comparisons(sorted(rows, key=lambda row: row["strategy"] != name))
-    return compared
+    for i, name in enumerate(SEARCH_STRATEGIES[:-1]):
+        some = [row for row in rows if row["strategy"] in SEARCH_STRATEGIES[i:]]
+        compared += comparisons(sorted(some, key=lambda row: row["strategy"] != name))
+    adjusted = holm([c["p"] for c in compared])
+    return [dict(c, p_holm=p) for c, p in zip(compared, adjusted, strict=True)]
 
 
 def curves(args):

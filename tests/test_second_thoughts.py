@@ -190,6 +190,18 @@ def test_the_ppm_scores_every_node_that_ran_once(policy, executor, problems):
     assert len(set(judge.asked)) == len(judge.asked)
 
 
+def test_a_ppm_that_reads_beginnings_only_gives_the_same_tree(policy, executor, problems):
+    class Beginnings:
+        def score(self, prefixes):
+            return [-0.1 * len(steps) for _, steps in prefixes]
+
+    along = grown(policy, executor, problems[:6], references=False, ppm=Judge())
+    alone = grown(policy, executor, problems[:6], references=False, ppm=Beginnings())
+    for a, b in zip(along, alone, strict=True):
+        assert [n.ppm for n in a.nodes] == pytest.approx([n.ppm for n in b.nodes])
+        assert [n.step for n in a.nodes] == [n.step for n in b.nodes]
+
+
 @pytest.mark.parametrize("line, step", [(2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2)])
 def test_the_line_of_an_error_names_the_step(line, step):
     steps = ["# one\na = 1", "# two\nb = 2", "answer = 3"]

@@ -171,13 +171,6 @@ class RandomPPM:
             for question, steps in prefixes
         ]
 
-    def score_steps(self, programs) -> list:
-        """Scores after each of the last `n` steps, for each (question, steps, n)."""
-        return [
-            self.score([(q, steps[:i]) for i in range(len(steps) - n + 1, len(steps) + 1)])
-            for q, steps, n in programs
-        ]
-
 
 def search_with_random_ppm(run, k: int, problems, agent: Agent):
     """The search of a round; round 1 has a PPM that knows nothing."""
@@ -294,16 +287,8 @@ ARM_LIST = (
         loop=partial(sampling_loop, whole=True),
         needs_full=True,
     ),
-    Arm(
-        "smaller_model",
-        "does it need an able base?",
-        models=scaled_models(0.5),
-    ),
-    Arm(
-        "larger_model",
-        "is the model the ceiling?",
-        models=scaled_models(2),
-    ),
+    Arm("smaller_model", "does it need an able base?", models=scaled_models(0.5)),
+    Arm("larger_model", "is the model the ceiling?", models=scaled_models(2)),
     Arm("gold", "what if every problem came with a worked solution?", loop=gold_loop),
     Arm("random_prm", "does a nonsense PRM in round 1 do lasting harm?", loop=random_ppm_loop),
 )

@@ -17,7 +17,7 @@ class Preset:
     """A model, how it is held in memory, and the settings of a run that suit it."""
 
     name: str
-    source: str  # hub id or folder of the weights; "" = the tiny one, in the package
+    source: str  # hub id or folder of the weights; "" = the tiny model, trained from nothing
     four_bit: bool = True  # NF4 weights
     bits: int = 0  # of weights that are not NF4: 16 or 32; 0 = 16 on a GPU and 32 on a CPU
     rank: int = 16  # of the LoRA matrices

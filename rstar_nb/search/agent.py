@@ -20,7 +20,7 @@ class Agent:
 
     policy: Any  # writes steps: `propose(prefixes, k, seeds, ...)` and `encode(question, steps)`
     executor: Any  # runs them: `run(programs)` -> a result for each
-    ppm: Any = None  # judges beginnings: `score(prefixes)` -> [-1, 1] each; `score_steps`
+    ppm: Any = None  # judges beginnings of programs: `score(prefixes)` -> [-1, 1] each
     orm: Any = None  # judges whole programs, with the same method
 
 

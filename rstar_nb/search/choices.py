@@ -7,11 +7,9 @@ __all__ = ['best', 'one_vote', 'majority', 'ppm_last', 'ppm_min', 'ppm_mean', 'w
            'path_visits', 'read_nothing', 'read_last', 'read_steps', 'read_outcome']
 
 # %% ../../nbs/inside/search_choices.ipynb #834f1cdb
-import math
-
 from .agent import Agent
 from .thoughts import Program, scored_tokens
-from .votes import answer_key
+from .votes import answer_key, trusted
 
 # %% ../../nbs/inside/search_choices.ipynb #834f1cda
 def best(
@@ -61,8 +59,8 @@ def weight_by_ppm(program: Program) -> float:
 
 
 def likely_and_judged(program: Program) -> float:
-    """Policy and PPM together, in [0, 1]: as `likely_weight` in search_votes."""
-    return math.exp(program.logprob / 2) * weight_by_ppm(program) ** 4
+    """`trusted` of a program: policy and PPM together, in [0, 1]."""
+    return trusted(program.logprob, program.scores.get(len(program.steps)))
 
 
 def orm_score(program: Program) -> float | None:

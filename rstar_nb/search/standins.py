@@ -68,13 +68,6 @@ class StandInPPM:
         """A score in [-1, 1] for each (question, steps)."""
         return [self._score(question, list(steps)) for question, steps in prefixes]
 
-    def score_steps(self, programs) -> list:
-        """Scores after each of the last `n` steps, for each (question, steps, n)."""
-        return [
-            [self._score(q, list(steps[:i])) for i in range(len(steps) - n + 1, len(steps) + 1)]
-            for q, steps, n in programs
-        ]
-
     def _score(self, question, steps):
         right = steps == self.policy.gold[question][: len(steps)]
         noise = random.Random(f"{question}{steps}").gauss(0, self.noise)

@@ -8,7 +8,7 @@ __all__ = ['LIMITS', 'common_share', 'ratio_text', 'plot_coverage_tokens']
 # %% ../../nbs/inside/show_coverage.ipynb #56b4ccf5
 from matplotlib.figure import Figure
 
-from ..measure.coverage import coverage_curve, tokens_for
+from ..measure.coverage import coverage_curve, tokens_for, within
 from .picture import Picture
 
 # %% ../../nbs/inside/show_coverage.ipynb #799b5a68
@@ -43,9 +43,11 @@ def plot_coverage_tokens(
     figure = Figure(figsize=(2.7 * len(rounds) + 0.4, 2.9))
     axes = figure.subplots(1, len(rounds), sharey=True, squeeze=False)[0]
     words = []
+    limits = [limit for limit in LIMITS if limit <= record["budget"]]
     for ax, of_round in zip(axes, rounds, strict=True):
-        for i, (name, outcomes) in enumerate(of_round["ways"].items()):
-            points = coverage_curve(outcomes, LIMITS)
+        ways = {name: within(rows, record["budget"]) for name, rows in of_round["ways"].items()}
+        for i, (name, outcomes) in enumerate(ways.items()):
+            points = coverage_curve(outcomes, limits)
             y = [100 * share for _, share in points]
             ax.plot(
                 [tokens for tokens, _ in points], y, "o-", ms=2.5, lw=1, label=name, color=f"C{i}"
@@ -53,7 +55,7 @@ def plot_coverage_tokens(
         title = "base" if of_round["round"] == 0 else f"round {of_round['round']}"
         ax.set_title(f"{title}, n={of_round['n']}", fontsize=9)
         ax.set(xscale="log", xlabel="tokens per problem")
-        words.append(f"{title}: {ratio_text(of_round['ways'])}")
+        words.append(f"{title}: {ratio_text(ways)}")
     axes[0].set_ylabel("solved, %")
     axes[-1].legend(fontsize=6, loc="lower right")
     figure.tight_layout()
