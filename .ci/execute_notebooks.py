@@ -11,6 +11,8 @@ show the command behind a recorded measurement without repeating it.
 
 import argparse
 import json
+import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -32,6 +35,13 @@ def is_skipped(cell):
 
 class LessonClient(NotebookClient):
     """A client that leaves out the cells marked as slow or for a GPU."""
+
+    def create_kernel_manager(self):
+        """Sockets as files: two kernels that start together may choose the same TCP port."""
+        manager = super().create_kernel_manager()
+        manager.transport = "ipc"
+        manager.ip = str(self.sockets / "kernel")
+        return manager
 
     async def async_execute_cell(self, cell, cell_index, **kwargs):
         if cell.cell_type == "code" and is_skipped(cell):
@@ -49,13 +59,16 @@ def run(path: Path, save: bool) -> float:
     """Run a notebook; returns the seconds it took, the start of its kernel included."""
     nb = nbformat.read(path, 4)
     start = time.perf_counter()
-    LessonClient(
+    client = LessonClient(
         nb,
         timeout=900,
         kernel_name="python3",
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
-    ).execute()
+    )
+    with tempfile.TemporaryDirectory(prefix="lesson-") as folder:
+        client.sockets = Path(folder)
+        client.execute()
     seconds = time.perf_counter() - start
     if save:
         for cell in nb.cells:
@@ -67,6 +80,21 @@ def run(path: Path, save: bool) -> float:
         nbformat.write(nb, path)
     print(f"{name_of(path)}: {seconds:.1f} s", flush=True)
     return seconds
+
+
+def tried(path: Path, save: bool):
+    """`run`; None, and the error printed, if a cell fails."""
+    try:
+        return run(path, save)
+    except CellExecutionError as error:
+        print(f"{name_of(path)}: {error}", flush=True)
+        return None
+
+
+def longest_first(paths):
+    """The paths by the seconds that were recorded, so that no long one is left for the end."""
+    known = json.loads(RECORD.read_text())["seconds"] if RECORD.exists() else {}
+    return sorted(paths, key=lambda path: -known.get(name_of(path), 0))
 
 
 def write_record(seconds):
@@ -91,10 +119,16 @@ def main():
     named = [NBS / f"{name.removesuffix('.ipynb')}.ipynb" for name in args.names]
     everything = ("*.ipynb", "inside/*.ipynb", "labs/source/*/*.ipynb")
     paths = named or [path for pattern in everything for path in sorted(NBS.glob(pattern))]
+    paths = longest_first(paths)
     with ProcessPoolExecutor(args.jobs) as pool:
-        seconds = list(pool.map(partial(run, save=not args.check), paths))
+        seconds = dict(
+            zip(paths, pool.map(partial(tried, save=not args.check), paths), strict=True)
+        )
+    failed = [name_of(path) for path, took in seconds.items() if took is None]
     if args.record:
-        write_record(dict(zip(map(name_of, paths), seconds, strict=True)))
+        write_record({name_of(path): took for path, took in seconds.items() if took is not None})
+    if failed:
+        sys.exit(f"{len(failed)} of {len(paths)} notebooks failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
