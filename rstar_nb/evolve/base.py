@@ -28,10 +28,10 @@ class Recipe:
 
     seed: int = 777  # of the worked examples; no run draws its problems from it
     stories: int = 24_000  # worked examples of stories in disorder
-    chains: int = 1_500  # worked examples of the other subjects
-    repeats: int = 5  # how often a chain stands among the rows
-    stages: tuple = ((200, 3), (500, 6))  # (optimiser steps, hardest level of the rows)
-    num_layers: int = 3
+    chains: int = 800  # worked examples of the other subjects
+    repeats: int = 4  # how often a chain stands among the rows
+    stages: tuple = ((300, 3), (2450, 6))  # (optimiser steps, hardest level of the rows)
+    num_layers: int = 4  # with fewer such orders are not learnt
     batch_size: int = 32  # rows per optimiser step
     lr: float = 2e-3  # learning rate of AdamW
     muon_lr: float = 0.02  # of Muon, for the matrices inside

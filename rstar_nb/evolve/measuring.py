@@ -19,8 +19,10 @@ from ..policy.steps import derive_seed
 from ..problems.generator import generate, make_problem
 from ..reward.pairs import held_out, pair_accuracy
 from ..search.agent import Agent, SearchOptions
+from ..search.tree import tree_from_json
 from ..search.ucb import puct
 from ..store import append_lines, read_lines, write_lines
+from ..training.sft import select_solutions
 
 # %% ../../nbs/inside/evolve_measuring.ipynb #a0f9cd6a
 def measured_splits(run, k: int) -> list:
@@ -68,15 +70,24 @@ def answer_phase(run, k: int, agent: Agent):
         write_lines(path, rows)
 
 # %% ../../nbs/inside/evolve_measuring.ipynb #fa1e8939
-FALSE_POSITIVE_SAMPLE = 200  # selected rows that are looked at in each round
+FALSE_POSITIVE_SAMPLE = 500  # solved problems whose rows are looked at in each round
 
 
-def _false_positive_counts(run, k: int, selected) -> dict:
+def _false_positive_counts(run, k: int, selected, trees) -> dict:
+    """Lucky programs among the selected rows, and among those that outcomes alone would select."""
     rng = random.Random(derive_seed(run.settings.seed, "false positives", k))
-    sample = rng.sample(selected, min(FALSE_POSITIVE_SAMPLE, len(selected)))
-    problems = {r["problem_id"]: make_problem(r["problem_id"]) for r in sample}
-    wrong = false_positives(run.executor, sample, problems)
-    return dict(n=len(sample), correct=sum(wrong))
+    solved = sorted({r["problem_id"] for r in selected})
+    sample = set(rng.sample(solved, min(FALSE_POSITIVE_SAMPLE, len(solved))))
+    problems = {name: make_problem(name) for name in sample}
+    looked_at = [tree_from_json(t) for t in trees if t["problem_id"] in sample]
+    counts = {}
+    for name, rows in (
+        ("false_positives", [r for r in selected if r["problem_id"] in sample]),
+        ("false_positives_by_outcome", select_solutions(looked_at, run.settings.sft.top)),
+    ):
+        wrong = false_positives(run.executor, rows, problems)
+        counts[name] = dict(n=len(rows), correct=sum(wrong))
+    return counts
 
 
 def training_diagnostics(run, k: int, ppm) -> dict:
@@ -102,7 +113,7 @@ def training_diagnostics(run, k: int, ppm) -> dict:
         **{f"sft_{name}": value for name, value in training.items()},
     )
     if not run.settings.problems.train_file:
-        diagnostics["false_positives"] = _false_positive_counts(run, k, selected)
+        diagnostics.update(_false_positive_counts(run, k, selected, trees))
     return diagnostics
 
 # %% ../../nbs/inside/evolve_measuring.ipynb #a3267a1f

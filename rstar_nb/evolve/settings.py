@@ -114,8 +114,11 @@ class SFTSettings(Group):
     min_num_steps: int = setting(340, "optimiser steps, whatever the number of rows", low=1)
     max_num_steps: int = setting(460, "an upper limit, to keep a round to minutes", low=1)
     top: int = setting(1, "solutions per problem to train on (paper: 2)", low=1)
+    ppm_from: int = setting(
+        2, "first round whose rows are selected by outcome and PPM together", low=2
+    )
     min_ppm: float | None = setting(
-        None, "lowest PPM score of a solution that has one; none = no condition", low=-1, high=1
+        None, "lowest mean PPM score of a solution's steps; none = no condition", low=-1, high=1
     )
     batch_size: int = setting(32, "rows per optimiser step", low=1)
     lr: float = setting(2e-3, "learning rate of AdamW", above=0)
