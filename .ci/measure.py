@@ -10,6 +10,7 @@ the small records that the notebooks read go to figures/records.
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from rstar_nb.cli.base import executor_of, held_out_problems, numbers
@@ -28,6 +29,7 @@ from rstar_nb.measure.runs import finished_round, load_round, measure_run
 from rstar_nb.problems.generator import generate
 from rstar_nb.reward.heads import READS
 from rstar_nb.search.agent import Agent, SearchOptions
+from rstar_nb.search.votes import agreed
 from rstar_nb.store import machine, read_lines, write_text
 
 RECORDS = Path(__file__).resolve().parent.parent / "figures" / "records"
@@ -48,7 +50,7 @@ def fresh(args):
 
     Settings were chosen while looking at those curves.
     """
-    problems = generate(600, "test", seed=1000)
+    problems = generate(600, "test", seed=1000, kind=load_settings(args.run).problems.kind)
     rounds = []
     with executor_of(args.run) as executor:
         for k in range(load_settings(args.run).rounds + 1):
@@ -59,7 +61,8 @@ def fresh(args):
 
 def coverage(args):
     """What each way of searching finds, and for how many tokens, where the policy is wrong."""
-    drawn = generate(1200, "train", seed=4321, levels=range(3, 7))
+    kind = load_settings(args.run).problems.kind
+    drawn = generate(1200, "train", seed=4321, levels=range(3, 7), kind=kind)
     rounds = []
     with executor_of(args.run) as executor:
         for k in range(load_settings(args.run).rounds):
@@ -74,23 +77,29 @@ def coverage(args):
 
 def search(args):
     """The search with and without its PPM beside the policy and a vote at equal tokens."""
-    problems = held_out_problems(args.run, None, SEARCH_PROBLEMS)
-    rounds = range(1, load_settings(args.run).rounds + 1)
-    out = args.work / "search" / args.run.name
-    measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, SEARCH_OPTIONS)
-    with executor_of(args.run) as executor:
-        result = measure_run(args.run, measurement, executor, rounds, out=out, say=say)
     rows = []
-    for entry in result["rounds"]:
-        for row in read_lines(Path(entry.pop("folder")) / "rows.jsonl"):
-            rows.append(dict(row, problem_id=f"{row['problem_id']}/{entry['round']}"))
-        for of_strategy in entry["results"]:
-            of_strategy.pop("by_subject")
-    return dict(result, run=args.run.name, pooled=pooled(rows))
+    rounds = {}
+    with executor_of(args.run) as executor:
+        for run in (args.run, *args.others):
+            problems = held_out_problems(run, None, SEARCH_PROBLEMS)
+            measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, SEARCH_OPTIONS)
+            numbers = range(1, load_settings(run).rounds + 1)
+            out = args.work / "search" / run.name
+            result = measure_run(run, measurement, executor, numbers, out=out, say=say)
+            rounds[run.name] = result.pop("rounds")
+            for entry in rounds[run.name]:
+                asked = f"{run.name}/{entry['round']}"
+                for row in read_lines(Path(entry.pop("folder")) / "rows.jsonl"):
+                    name = f"{asked}/{row['problem_id']}"
+                    rows.append(dict(row, problem_id=name, round=entry["round"]))
+                for of_strategy in entry["results"]:
+                    of_strategy.pop("by_subject")
+    early = pooled([row for row in rows if row["round"] <= EARLY_ROUNDS])
+    return dict(result, agreed=AGREED, runs=rounds, pooled=pooled(rows), pooled_early=early)
 
 
 def pooled(rows) -> list:
-    """All rounds together: every two strategies, paired by question; one family of tests."""
+    """Rounds and runs together: every two strategies, paired by question; one family of tests."""
     compared = []
     for i, name in enumerate(SEARCH_STRATEGIES[:-1]):
         some = [row for row in rows if row["strategy"] in SEARCH_STRATEGIES[i:]]
@@ -132,7 +141,11 @@ def arms(args):
 COVERAGE_TOKENS = 400  # most tokens for a problem
 SEARCH_PROBLEMS = 300
 SEARCH_TOKENS = (250,)
-SEARCH_OPTIONS = SearchOptions(candidates=8, max_depth=9, temperature=0.8)
+AGREED = 0.95  # share of all weight at which a search is content: it may spend less
+EARLY_ROUNDS = 3
+SEARCH_OPTIONS = SearchOptions(
+    candidates=8, max_depth=9, temperature=0.8, enough=partial(agreed, share=AGREED)
+)
 SEARCH_STRATEGIES = ("majority", "greedy", "second_thoughts/no_ppm", "second_thoughts/vote")
 
 MEASUREMENTS = {
@@ -161,6 +174,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
+    parser.add_argument(
+        "--others", type=Path, nargs="*", default=[], help="runs of other seeds, for the search"
+    )
     parser.add_argument("--only", default=",".join(MEASUREMENTS))
     parser.add_argument("--work", type=Path, default=Path("runs"), help="rows and models")
     parser.add_argument("--records", type=Path, default=RECORDS)

@@ -28,8 +28,8 @@ class Recipe:
 
     seed: int = 777  # of the worked examples; no run draws its problems from it
     stories: int = 24_000  # worked examples of stories in disorder
-    chains: int = 800  # worked examples of the other subjects
-    repeats: int = 4  # how often a chain stands among the rows
+    chains: int = 120  # worked examples of the other subjects
+    repeats: int = 8  # how often a chain stands among the rows
     stages: tuple = ((300, 3), (2450, 6))  # (optimiser steps, hardest level of the rows)
     num_layers: int = 4  # with fewer such orders are not learnt
     batch_size: int = 32  # rows per optimiser step

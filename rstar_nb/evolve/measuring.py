@@ -10,6 +10,7 @@ __all__ = ['FALSE_POSITIVE_SAMPLE', 'measured_splits', 'evaluation_options', 'an
 import json
 import random
 from collections import Counter
+from functools import partial
 
 from .curriculum import test_problems
 from .searching import EXPANSIONS, first_solved
@@ -21,6 +22,7 @@ from ..reward.pairs import held_out, pair_accuracy
 from ..search.agent import Agent, SearchOptions
 from ..search.tree import tree_from_json
 from ..search.ucb import puct
+from ..search.votes import agreed
 from ..store import append_lines, read_lines, write_lines
 from ..training.sft import select_solutions
 
@@ -46,6 +48,7 @@ def evaluation_options(settings, k: int) -> SearchOptions:
         max_depth=settings.search.max_depth,
         rule=puct,
         expansion=EXPANSIONS[settings.search.expansion],
+        enough=partial(agreed, share=group.agreed),
         seed=derive_seed(settings.seed, "evaluate", k),
     )
 

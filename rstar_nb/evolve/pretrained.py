@@ -72,7 +72,8 @@ class PretrainedModels:
             rows = self.seed_rows(settings, 0)
             seed = derive_seed(settings.seed, "format")
             sft = settings.sft
-            self.fine_tune(self.policy, rows, num_steps, sft.batch_size, sft.lr, seed, on_step)
+            lr = settings.base.lr
+            self.fine_tune(self.policy, rows, num_steps, sft.batch_size, lr, seed, on_step)
         return self.policy
 
     def save_policy(self, policy, folder):

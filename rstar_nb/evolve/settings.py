@@ -19,15 +19,17 @@ class BaseSettings(Group):
 
     title = "base"
     source: str = setting(
-        "trained",
-        "a base trained from nothing at the start, or the one that comes with the package",
-        choices=("trained", "shipped"),
+        "shipped",
+        "the base that comes with the package, or one trained from nothing at the start",
+        choices=("shipped", "trained"),
     )
     examples: int = setting(800, "worked examples a trained base sees", low=0)
     num_steps: tuple = setting(
         (150, 330), "optimiser steps on levels 1 and 2, then on all levels", low=0, length=2
     )
     levels: tuple = setting((), "levels of the worked examples; none given = all", low=1)
+    lr: float = setting(2e-3, "learning rate of AdamW for a trained base", above=0)
+    muon_lr: float = setting(0.02, "of Muon, for the matrices inside; 0 = AdamW for all", low=0)
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,13 @@ class ProblemSettings(Group):
 
     title = "problems"
     kind: str = setting(
-        "gen",
+        "mix",
         "subjects told in order, stories told in disorder, or both",
         choices=("gen", "sto", "mix"),
     )
     number: tuple = setting((1500,), "fresh training problems", low=1, per_round=True)
-    min_level: tuple = setting((2,), "their easiest level", low=1, per_round=True)
-    max_level: tuple = setting(
-        (5, 6, 6, 6),
-        "their hardest level: search where the policy has a chance",
-        low=1,
-        per_round=True,
-    )
+    min_level: tuple = setting((1,), "their easiest level", low=1, per_round=True)
+    max_level: tuple = setting((6,), "their hardest level", low=1, per_round=True)
     adaptive: bool = setting(
         True, "draw most of the levels and subjects that the round before solved in part"
     )
@@ -153,7 +150,10 @@ class EvaluationSettings(Group):
         200, "harder problems of levels 7 and 8, for the base and the last round", low=0
     )
     ood_search_problems: int = setting(100, "how many of those the search answers too", low=0)
-    rollouts: int = setting(8, "most rollouts of that search", low=1)
+    rollouts: int = setting(16, "most rollouts of that search", low=1)
+    agreed: float = setting(
+        0.95, "share of all weight that an answer must have for a tree to be left", above=0, high=1
+    )
     candidates: int = setting(8, "most children of a node in it", low=1)
 
 

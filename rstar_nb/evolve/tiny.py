@@ -109,10 +109,10 @@ def train_base(
             seed_rows(settings, passes, levels),
             num_steps,
             sft.batch_size,
-            sft.lr,
+            settings.base.lr,
             derive_seed(settings.seed, "base", stage),
             on_step=on_step,
-            muon_lr=sft.muon_lr,
+            muon_lr=settings.base.muon_lr,
         )
     return policy
 

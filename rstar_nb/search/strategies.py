@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['by_ppm', 'weighted_vote', 'trusted_vote', 'THINKING', 'SAMPLING', 'STRATEGIES', 'run_drawn', 'gather_greedy',
-           'take_within', 'gather_samples', 'has_budget_left', 'current_tree', 'gather_mcts', 'gather_mcts_puct',
+           'take_within', 'gather_samples', 'wants_more', 'current_tree', 'gather_mcts', 'gather_mcts_puct',
            'gather_second_thoughts', 'gather_without_ppm', 'Strategy', 'first', 'mcts_strategies', 'find_strategy',
            'require_judge', 'with_choice', 'think']
 
@@ -96,11 +96,14 @@ def gather_samples(
     return run_drawn(thoughts, drawn.values(), agent.executor)
 
 # %% ../../nbs/10_deep_thinking.ipynb #9b4de550
-def has_budget_left(thought, budget: int, most_trees: int) -> bool:
-    """Are tokens left, and is there something to try in the last tree or room for another?"""
+def wants_more(thought, budget: int, most_trees: int, enough=None) -> bool:
+    """Are tokens left, something to try or room for another tree, and has no tree `enough`?"""
     written = sum(tree.tokens for tree in thought.trees)
-    all_tried = len(thought.trees) == most_trees and thought.trees[-1].nodes[ROOT].exhausted
-    return written < budget and not all_tried
+    last = thought.trees[-1] if thought.trees else None
+    all_tried = len(thought.trees) == most_trees and last.nodes[ROOT].exhausted
+    between = last is not None and last.cursor == ROOT  # no rollout is under way
+    decided = enough is not None and between and enough(last)
+    return written < budget and not all_tried and not decided
 
 
 def current_tree(thought) -> Tree:
@@ -126,7 +129,7 @@ def gather_mcts(
     """
     options = replace(options, skip_exhausted=True)
     thoughts = empty_thoughts(questions)
-    while active := [t for t in thoughts if has_budget_left(t, budget, most_trees)]:
+    while active := [t for t in thoughts if wants_more(t, budget, most_trees, options.enough)]:
         advance([current_tree(t) for t in active], agent, options)
     return [harvest(t, agent.policy) for t in thoughts]
 
