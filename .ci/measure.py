@@ -25,6 +25,7 @@ from rstar_nb.measure.curves import strategy_curves
 from rstar_nb.measure.intervals import tally
 from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
 from rstar_nb.measure.measurement import Measurement, comparisons
+from rstar_nb.measure.payoff import payoff_rows
 from rstar_nb.measure.runs import finished_round, load_round, measure_run
 from rstar_nb.problems.generator import generate
 from rstar_nb.reward.heads import READS
@@ -95,7 +96,14 @@ def search(args):
                 for of_strategy in entry["results"]:
                     of_strategy.pop("by_subject")
     early = pooled([row for row in rows if row["round"] <= EARLY_ROUNDS])
-    return dict(result, agreed=AGREED, runs=rounds, pooled=pooled(rows), pooled_early=early)
+    return dict(
+        result,
+        agreed=AGREED,
+        runs=rounds,
+        pooled=pooled(rows),
+        pooled_early=early,
+        payoff=payoff_rows(rows, lambda row: row["problem_id"].rsplit("/", 1)[-1]),
+    )
 
 
 def pooled(rows) -> list:

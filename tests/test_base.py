@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import torch
 
 import rstar_nb.evolve.base as module
 import rstar_nb.evolve.tiny as tiny
-from rstar_nb.evolve.base import Recipe, base_rows, make_base, shipped_base
+from rstar_nb.evolve.base import (
+    Recipe,
+    Stage,
+    base_rows,
+    make_base,
+    shipped_base,
+    stage_rows,
+)
 from rstar_nb.evolve.settings import Settings
 from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.executor.pool import Executor
@@ -120,7 +128,7 @@ def test_a_state_that_was_torn_while_it_was_written_is_none(fresh, tmp_path):
 # --- how the base is made
 
 RECIPE = Recipe(
-    stories=60, chains=30, repeats=2, stages=((3, 2), (4, 6)), num_layers=1, batch_size=4
+    stories=60, stages=(Stage(3, 2, 20, 2), Stage(4, 6, 30, 3)), num_layers=1, batch_size=4
 )
 
 
@@ -133,15 +141,16 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "Checkpoint", partial(Checkpoint, every=2))
 
 
-def test_rows_of_the_base_are_stories_then_chains_again_and_again():
-    recipe = Recipe(stories=2000, chains=100)
-    rows = base_rows(recipe)
-    n, chains = recipe.stories, recipe.chains
-    assert len(rows) == n + chains * recipe.repeats
-    assert rows[n : n + chains] * recipe.repeats == rows[n:]
-    assert len({r["question"] for r in rows}) == n + chains
-    assert all(len(r["steps"]) == r["level"] for r in rows)
-    assert {split_of(r["question"], r["level"]) for r in rows} == {"train"}
+def test_a_stage_sees_the_stories_and_its_own_chains_again_and_again():
+    recipe = Recipe(stories=2000, stages=(Stage(1, chains=40), Stage(1, 4, 100, 3)))
+    stories, chains = base_rows(recipe)
+    assert len(stories) == 2000 and len(chains) == 100
+    assert len({r["question"] for r in stories + chains}) == 2100
+    assert all(len(r["steps"]) == r["level"] for r in stories + chains)
+    assert {split_of(r["question"], r["level"]) for r in stories + chains} == {"train"}
+    first, second = (stage_rows((stories, chains), stage) for stage in recipe.stages)
+    assert first == stories + chains[:40] * 8
+    assert second == [r for r in stories + chains * 3 if r["level"] <= 4]
 
 
 def test_a_base_follows_from_its_recipe_wherever_its_making_was_interrupted(small, tmp_path):
@@ -178,7 +187,7 @@ def test_the_shipped_base_is_the_one_of_its_record(shipped):
     record = json.loads((ROOT / "figures" / "records" / "base.json").read_text())
     assert sum(p.numel() for p in shipped.model.parameters()) == record["weights"] < 1_200_000
     assert {p.dtype for p in shipped.model.parameters()} == {torch.float32}
-    assert record["recipe"] == json.loads(json.dumps(vars(Recipe())))
+    assert record["recipe"] == json.loads(json.dumps(asdict(Recipe())))
 
 
 def test_the_shipped_base_answers_easy_problems_and_few_hard_ones(shipped):

@@ -106,7 +106,9 @@ class SFTSettings(Group):
         "the policy that training starts from (paper: base)",
         choices=("base", "previous"),
     )
-    renumber: bool = setting(True, "draw the numbers of a training row anew in each later pass")
+    renumber: bool = setting(
+        True, "show a training row in each later pass with other numbers, names and order"
+    )
     passes: float = setting(2.0, "passes over the training rows", above=0)
     min_num_steps: int = setting(340, "optimiser steps, whatever the number of rows", low=1)
     max_num_steps: int = setting(460, "an upper limit, to keep a round to minutes", low=1)
@@ -118,8 +120,8 @@ class SFTSettings(Group):
         None, "lowest mean PPM score of a solution's steps; none = no condition", low=-1, high=1
     )
     batch_size: int = setting(32, "rows per optimiser step", low=1)
-    lr: float = setting(2e-3, "learning rate of AdamW", above=0)
-    muon_lr: float = setting(0.02, "of Muon, for the matrices inside; 0 = AdamW for all", low=0)
+    lr: float = setting(1e-3, "learning rate of AdamW", above=0)
+    muon_lr: float = setting(0.01, "of Muon, for the matrices inside; 0 = AdamW for all", low=0)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from .base import shipped_base
 from ..policy.policy import Policy
 from ..policy.steps import STEP_END, derive_seed, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
-from ..problems.generator import generate, gold_program, renumber, split_of
-from ..problems.relations import rename
+from ..problems.generator import generate, gold_program, is_story, renumber, split_of
+from ..problems.relations import rename, reorder
 from ..reward.model import RewardModel
 from ..reward.pairs import fit_pairs
 from ..training.sft import fine_tune
@@ -28,14 +28,14 @@ def with_new_numbers(
     wide: bool = False,  # draw from a wider range than the generator's
     tries: int = 100,
 ) -> dict:
-    """The row with other numbers, in a story other names too; never a held-out question.
+    """The row with other numbers, a story in another order with other names; never held out.
 
     A row that stays a held-out question in all tries, because it has no numbers, is kept as it is.
     """
     for _ in range(tries):
         texts = [row["question"], *row["steps"]]
-        if not row.get("problem_id", "gen").startswith("gen"):
-            texts = rename(texts, rng)
+        if is_story(row.get("problem_id", "")):
+            texts = reorder(rename(texts, rng), rng)
         question, *steps = renumber(texts, rng, wide)
         if split_of(question, 1) == "train":
             return dict(row, question=question, steps=steps)
