@@ -181,9 +181,11 @@ def _build(problem_id):
 # %% ../../nbs/01_problems.ipynb #07a8182b
 def is_story(problem_id: str) -> bool:
     """Is this a generated problem whose statements may be told in any order?"""
-    kind, *_, index = problem_id.split("-")
-    subjects = SUBJECTS_OF.get(kind)
-    return bool(subjects) and subjects[int(index) % len(subjects)] in WORLDS
+    parts = re.fullmatch(r"(gen|sto|mix)-\d+-\w+-\d+-(\d+)", problem_id)
+    if not parts:
+        return False
+    subjects = SUBJECTS_OF[parts[1]]
+    return subjects[int(parts[2]) % len(subjects)] in WORLDS
 
 
 def number_text(value: float) -> str:

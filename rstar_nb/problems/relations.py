@@ -191,7 +191,7 @@ def reorder(
     texts,  # a story's question, then steps that cite its sentences
     rng: random.Random,
 ) -> list:
-    """The texts with the statements of the first told in another order; what is asked stays last."""
+    """The texts with the statements of the first in another order; what is asked stays last."""
     *statements, ask = _END.split(texts[0])
     order = rng.sample(range(len(statements)), len(statements))
     place = {str(old + 1): str(new + 1) for new, old in enumerate(order)}
