@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rstar_nb.evolve.two_rounds import read_two_rounds, two_rounds, write_two_rounds
 from rstar_nb.search.tree import trajectories, tree_from_json, tree_to_json
+from rstar_nb.show.loop import show_loop
 from rstar_nb.show.rounds import plot_costs, plot_coverage, plot_rounds
 from rstar_nb.show.trees import show_tree
 from rstar_nb.show.two_rounds import show_two_rounds
@@ -28,6 +29,7 @@ def metrics(record):
 
 # File name -> picture of a record. A picture under figures/ that is not named here fails a test.
 PICTURES = {
+    "loop.png": lambda record: show_loop(),
     "rounds.png": lambda record: plot_rounds(metrics(record)),
     "coverage.png": lambda record: plot_coverage(metrics(record)),
     "levels.png": lambda record: plot_coverage(metrics(record), "policy"),

@@ -80,9 +80,8 @@ def preset(
     )
 
 # %% ../../nbs/inside/policy_presets.ipynb #832bc908
-# Source of rounds, problems, top and start_from: the paper, abstract and section 3; of candidates
-# and rollouts: its account of the rounds (the official configuration has 12 and 48); of the rest:
-# the official repository's README (training commands for 8 GPUs) and its `config/*.yaml`.
+# Source: the paper, sections 3.4.1 and 3.4.2 and appendix A.1. It does not give the temperature:
+# that is the official code's, `config/sample_mcts.yaml` and `config/sft_sample_mcts.yaml`.
 PAPER_SETTINGS = {
     "rounds": 4,
     "problems.number": 747_000,
