@@ -24,7 +24,7 @@ def uct(
     visits: float,  # visits of the child
     parent_visits: float,  # visits of all the parent's children together
     prior: float | None = None,  # not used; there so that every rule takes the same arguments
-    c: float = 2.0,  # exploration constant of the paper, section 4.2
+    c: float = 2.0,  # exploration constant of the paper, appendix A.1
 ) -> float:
     """UCT of a child (Kocsis and Szepesvári 2006; rStar-Math equation 1); infinite if unvisited."""
     return math.inf if visits == 0 else q + c * math.sqrt(math.log(parent_visits or 1) / visits)
