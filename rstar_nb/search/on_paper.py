@@ -103,6 +103,7 @@ class Choice(NamedTuple):
 
     at: str  # name of the node at which the choice was made
     child: str  # name of the child
+    ppm: float | None  # the PPM's score of the child, in [-1, 1]; None = not scored
     visits: int  # n: rollouts through the child, and one for its PPM score
     q: float  # Q: mean of their rewards and the score, in [-1, 1]
     bonus: float  # what the rule added to Q
@@ -122,10 +123,11 @@ def choice(tree: Tree, at: int, taken: int, rule=uct) -> list:
     rows = []
     for c in tree.children(at):
         if c.status == "ok":
-            score = rule(c.q_value, c.visits, total, c.prior)
+            q = c.q_value
+            score = rule(q, c.visits, total, c.prior)
             mark = "taken" if c.id == taken else "closed" if is_closed(tree, c.id) else ""
             names = node_name(tree, at), node_name(tree, c.id)
-            rows.append(Choice(*names, c.visits, c.q_value, score - c.q_value, score, mark))
+            rows.append(Choice(*names, c.ppm, c.visits, q, score - q, score, mark))
     return rows
 
 # %% ../../nbs/inside/search_on_paper.ipynb #d7cb9a98
