@@ -80,7 +80,7 @@ def _disc(ax, node, at, chosen: bool):
 
 
 def _label(ax, label, at):
-    """The lines of a label, the last one standing on `at`; bold pieces in bold letters of a colour."""
+    """The lines of a label, the last one standing on `at`; bold pieces are coloured, too."""
     for k, line in enumerate(reversed(label)):
         # A row is 0.44 inches high and a line of text 7 points of 1/72 inch, with some air.
         y = at[1] - 0.05 - 0.25 * k

@@ -389,8 +389,8 @@ function mountTree(el, data, host) {
       v.disc,
       v.count,
       v.end,
-      v.branch,
       v.reward,
+      v.branch,
       s("title", {}, i ? n.step.slice(0, 300) : "the question"),
     );
     g.addEventListener("click", () => {
