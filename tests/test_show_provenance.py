@@ -163,7 +163,8 @@ def test_hostile_text_in_bold_pieces_and_origins_stays_text():
     """What differs and what was taken are written by a model, too."""
     tree = Tree("hostile", "any question")
     tree.log("select", path=[0])
-    for step in ("x = 1", f"x = {HOSTILE}", "x = $\\frac{1}{2}$ _a_ 100% \\alpha \ud800"):
+    odd = ("x = $\\frac{$", "x = 100% \\alpha_a_^ \ud800")  # the first is bad mathematics
+    for step in ("x = 1", f"x = {HOSTILE}", *odd):
         tree.log("expand", node=0, children=[len(tree.nodes)], calls=1)
         child = Node(len(tree.nodes), 0, step)
         tree.nodes.append(child)
@@ -179,4 +180,4 @@ def test_hostile_text_in_bold_pieces_and_origins_stays_text():
     assert "<script" not in svg and "&lt;" in svg
     assert show_tree(tree).png()[:4] == b"\x89PNG"
     # Dollar signs and backslashes are drawn as they are, not as mathematics.
-    assert any("$\\frac" in a.get_text() for ax in show_tree(tree).figure.axes for a in ax.texts)
+    assert any(a.get_text() == odd[0][4:] for ax in show_tree(tree).figure.axes for a in ax.texts)
