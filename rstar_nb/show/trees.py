@@ -61,8 +61,7 @@ def tree_text(tree, chosen=None, limit: int = 40) -> str:
     """The tree as indented lines: followed path, visits, Q, branch, label, answer or error."""
     chosen = set(chosen or [])
     shown = visible_nodes(tree, limit, chosen)
-    children = children_of(tree)
-    branches = branch_names(tree)
+    children, branches = children_of(tree), branch_names(tree)
     lines = []
     todo = [(0, 0)] if tree.nodes else []
     while todo:
