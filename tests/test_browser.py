@@ -22,6 +22,7 @@ from rstar_nb.search.tree import Tree, add_children, replay, tree_to_json
 from rstar_nb.search.ucb import puct, uct
 from rstar_nb.show.live import viewer_source
 from rstar_nb.show.page import embed, tree_page, write_tree_page
+from rstar_nb.show.provenance import origins
 from rstar_nb.show.report import write_report
 from rstar_nb.show.widget import TreeWidget, beginnings, node_of, viewer_data
 from rstar_nb.store import append_lines
@@ -332,6 +333,7 @@ def test_click_shows_code_result_and_numbers(page, tmp_path):
     assert view.locator("pre.before").all_inner_texts() == t.steps(end.id)[:-1]
     assert view.locator("pre.step .t-comment").inner_text() == end.step.split("\n")[0]
     assert "33, correct" in view.locator(".verdict").inner_text()
+    assert view.locator(".origin").inner_text() == str(origins(t)[end.id])
     numbers = [value(x) for x in view.locator("tr.numbers td").all_inner_texts()]
     assert numbers == pytest.approx(
         [end.node_visits, end.q_value, end.prior, end.ppm, end.value_sum], abs=0.0051

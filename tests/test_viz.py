@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rstar_nb.search.mcts import backup
 from rstar_nb.search.tree import Node, Tree, add_children
-from rstar_nb.show.labels import difference, node_label, plain
+from rstar_nb.show.labels import difference, marked, node_label, plain
 from rstar_nb.show.layout import best_end, children_of, path_to, tidy_layout, visible_nodes
 from rstar_nb.show.trees import show_tree, show_trees, tree_text
 
@@ -217,7 +217,30 @@ def test_the_picture_shows_the_difference_in_bold():
         if a.get_weight() == "bold" and a.get_text() and not a.get_text().startswith("=")
     ]
     assert drawn == ["3", "0", "20"]
-    assert all(f"range({x}, 100, 3))" in tree_text(t) for x in (3, 0, 20))
+
+
+def test_the_plain_text_marks_the_difference():
+    t = siblings(*ANSWERS)
+    assert all(f"answer = len(range(«{x}», 100, 3))" in tree_text(t) for x in (3, 0, 20))
+    # Nothing is marked where all of it differs, or nothing does.
+    assert "«" not in tree_text(siblings("import numpy", "x = 1")) + tree_text(siblings("x = 1"))
+    assert marked([[("x = ", False), ("1", True)], [("2", True)]]) == "x = «1»\n«2»"
+
+
+WORDS = ["+", "-", "x", "total", "len(range(", "]", "answer", "a_long_name_of_a_variable", "12"]
+
+
+@given(
+    st.lists(st.sampled_from(WORDS), max_size=40),
+    st.lists(st.sampled_from(WORDS), max_size=40),
+    st.sampled_from([(8, 2), (15, 2), (22, 2), (60, 1), (12, 1)]),
+)
+@settings(max_examples=200, deadline=None)
+def test_shortening_keeps_the_difference(before, after, size):
+    """Wherever a label is cut, three siblings that differ in one number show it in bold."""
+    t = siblings(*(" ".join([*before, number, *after]) for number in ("7", "8", "345")))
+    assert [bold(node_label(t, i, *size)) for i in (1, 2, 3)] == [["7"], ["8"], ["345"]]
+    assert len({plain(node_label(t, i, *size)) for i in (1, 2, 3)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from .drawing import draw_legend, draw_tree, right_end
-from .labels import drawable, end_note, node_label, plain
+from .labels import drawable, end_note, marked, node_label
 from .layout import best_end, children_of, path_to, tidy_layout, visible_nodes
 from .picture import INK, Picture
+from .provenance import branch_names
 
 # %% ../../nbs/06_seeing_trees.ipynb #810dead2
 GAP = 0.25  # inches between two trees
@@ -57,10 +58,10 @@ def empty_sheet(sizes, titles, over: str = "") -> tuple:
 
 # %% ../../nbs/06_seeing_trees.ipynb #9c4836ef
 def tree_text(tree, chosen=None, limit: int = 40) -> str:
-    """The tree as indented lines: mark of the followed path, visits, Q, label, answer or error."""
+    """The tree as indented lines: followed path, visits, Q, branch, label, answer or error."""
     chosen = set(chosen or [])
     shown = visible_nodes(tree, limit, chosen)
-    children = children_of(tree)
+    children, branches = children_of(tree), branch_names(tree)
     lines = []
     todo = [(0, 0)] if tree.nodes else []
     while todo:
@@ -72,7 +73,8 @@ def tree_text(tree, chosen=None, limit: int = 40) -> str:
             "*" if i in chosen else " ",
             "  " * depth + f"N={n.node_visits}",
             f"Q={n.q_value:+.2f}" if known else "Q=  ?  ",
-            plain(node_label(tree, i, 60, 1)) if i else drawable(tree.question, 80),
+            branches.get(i, ""),
+            marked(node_label(tree, i, 60, 1)) if i else drawable(tree.question, 80),
             end_note(n),
             f"+{hidden}" if hidden else "",
         ]

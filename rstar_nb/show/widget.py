@@ -13,6 +13,7 @@ from .labels import node_label
 from .layout import best_end, tidy_layout, visible_nodes
 from .live import LiveView, clean, number, viewer_source
 from .picture import Picture
+from .provenance import branch_names, origins
 from .trees import show_tree
 
 # %% ../../nbs/inside/show_widget.ipynb #98683955
@@ -78,6 +79,7 @@ def node_data(tree, i: int, start: dict, full: dict, compact: dict) -> dict:
     """One node for the viewer: what it says, where it stands, what was known before the log.
 
     `start` comes from `beginnings`; `full` and `compact` are layouts of all nodes and of few.
+    Where its step came from is added by `viewer_data`, which reads the log once for all nodes.
     """
     n = tree.nodes[i]
     visits, value = start["before"].get(i, (n.node_visits, n.value_sum))
@@ -150,10 +152,14 @@ def viewer_data(
     if not small:
         compact = tidy_layout(tree, visible_nodes(tree, limit, sum(pairs, ends)))
     start = beginnings(tree)
+    nodes = [node_data(tree, i, start, full, compact) for i in range(len(tree.nodes))]
+    branches = branch_names(tree)
+    for i, origin in origins(tree).items():
+        nodes[i].update(origin=clean(origin), branch=branches.get(i, ""))
     return dict(
         id=clean(tree.problem_id),
         question=clean(tree.question),
-        nodes=[node_data(tree, i, start, full, compact) for i in range(len(tree.nodes))],
+        nodes=nodes,
         events=[event_data(event) for event in known_events(tree)],
         pairs=pairs,
         selected=ends,

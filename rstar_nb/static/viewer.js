@@ -29,7 +29,7 @@ function mountTree(el, data, host) {
     return e;
   }
   // A piece of a label: text, and whether the step's siblings lack it.
-  const piece = ([text, bold]) => (bold ? h("b", {}, text) : text);
+  const piece = ([text, bold]) => (bold ? h("b", { class: "own" }, text) : text);
   const signed = (x) =>
     x === null || x === undefined
       ? "–"
@@ -330,7 +330,8 @@ function mountTree(el, data, host) {
       line("hot", "this event"),
       data.pairs.length > 0 && line("pair", "pair: better → worse"),
       h("span", {}, "number and line width: visits"),
-      h("span", {}, h("b", {}, "bold"), ": what its siblings lack"),
+      h("span", {}, h("b", { class: "own" }, "bold"), ": what its siblings lack"),
+      h("span", {}, h("span", { class: "branch" }, "r3"), ": a branch begun by rollout 3"),
       h(
         "span",
         { class: "keys" },
@@ -372,6 +373,7 @@ function mountTree(el, data, host) {
     v.count = s("text", { class: "count", y: 4 });
     v.end = s("text", { class: "end", x: R + 7, y: 4 });
     v.reward = s("text", { class: "reward", y: R + 14 });
+    v.branch = s("text", { class: "branch", x: 2, y: R + 14 }, n.branch);
     g.append(
       s("rect", {
         class: "touch",
@@ -388,6 +390,7 @@ function mountTree(el, data, host) {
       v.count,
       v.end,
       v.reward,
+      v.branch,
       s("title", {}, i ? n.step.slice(0, 300) : "the question"),
     );
     g.addEventListener("click", () => {
@@ -640,6 +643,7 @@ function mountTree(el, data, host) {
       ...steps.slice(0, -1).map((i) => colored(nodes[i].step, "before")),
       picked ? colored(n.step, "step") : "",
       h("div", { class: "verdict " + kind }, verdict),
+      n.origin ? h("div", { class: "origin" }, n.origin) : "",
       ...chosenFor().map((x) => h("div", { class: "chosen" }, x)),
       h(
         "table",
