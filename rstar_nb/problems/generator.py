@@ -178,7 +178,7 @@ def _build(problem_id):
         if draft and split_of(draft[0], level) == split:
             return subject, *draft
 
-# %% ../../nbs/01_problems.ipynb #07a8182b
+# %% ../../nbs/01_problems.ipynb #90002dae
 def is_story(problem_id: str) -> bool:
     """Is this a generated problem whose statements may be told in any order?"""
     parts = re.fullmatch(r"(gen|sto|mix)-\d+-\w+-\d+-(\d+)", problem_id)
@@ -187,7 +187,7 @@ def is_story(problem_id: str) -> bool:
     subjects = SUBJECTS_OF[parts[1]]
     return subjects[int(parts[2]) % len(subjects)] in WORLDS
 
-
+# %% ../../nbs/01_problems.ipynb #07a8182b
 def number_text(value: float) -> str:
     """A number as a data set would print it: an integer, or at most two decimals."""
     if abs(value - round(value)) < 1e-7:
