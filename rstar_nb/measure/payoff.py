@@ -24,7 +24,7 @@ def noticed(failing, judge=0.0):
 def searched(p, length: int, failing, judge=0.0):
     """Chance that `length` steps are right if noticed ones are replaced until none is noticed."""
     kept_wrong = (1 - p) * (1 - noticed(failing, judge))
-    return (p / (p + kept_wrong)) ** length
+    return (p / (p + kept_wrong)) ** length if p else 0.0
 
 # %% ../../nbs/inside/measure_payoff.ipynb #20c15125
 def steps_by_samples(p, length: int):
