@@ -1,1 +1,1 @@
-"""Trees of steps: the four phases, the strategies, the votes."""
+"""Trees of steps: the five phases, the strategies, the votes."""

@@ -99,9 +99,11 @@ def gather_samples(
 def wants_more(thought, budget: int, most_trees: int, enough=None) -> bool:
     """Are tokens left, something to try or room for another tree, and has no tree `enough`?"""
     written = sum(tree.tokens for tree in thought.trees)
-    last = thought.trees[-1] if thought.trees else None
+    if not thought.trees:
+        return True
+    last = thought.trees[-1]
     all_tried = len(thought.trees) == most_trees and last.nodes[ROOT].exhausted
-    between = last is not None and last.cursor == ROOT  # no rollout is under way
+    between = last.cursor == ROOT  # no rollout is under way
     decided = enough is not None and between and enough(last)
     return written < budget and not all_tried and not decided
 
