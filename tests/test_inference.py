@@ -170,6 +170,21 @@ def test_another_tree_begins_when_everything_was_tried():
     )
 
 
+def test_a_question_is_left_between_rollouts_when_its_tree_has_enough():
+    def two_programs(tree):
+        assert tree.cursor == 0, "asked in the middle of a rollout"
+        return len(trajectories(tree)) >= 2
+
+    whole = gather_mcts(QUESTIONS, fresh(), 400, OPTIONS)
+    early = gather_mcts(QUESTIONS, fresh(), 400, replace(OPTIONS, enough=two_programs))
+    left = 0
+    for long, short in zip(whole, early, strict=True):
+        assert len(short.trees) == 1 or not two_programs(short.trees[0])
+        assert short.tokens.generated <= long.tokens.generated
+        left += short.tokens.generated < long.tokens.generated
+    assert left >= len(QUESTIONS) // 2
+
+
 def test_a_tree_that_can_never_grow_ends():
     class Mute(Policy):
         def propose(self, prefixes, k, seeds, temperature=1.0, top_k=0):
