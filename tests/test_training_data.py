@@ -239,6 +239,34 @@ def test_selection_counts_equal_code_once_and_heeds_the_ppm():
     assert code_only(["# a\nx =  1\n"]) == "x = 1"
 
 
+class Likes:
+    """A PPM that gives a program whose first step is `step` the score, and others its opposite."""
+
+    def __init__(self, step, score):
+        self.step, self.score_of_it = step, score
+        self.read = []
+
+    def score(self, prefixes):
+        self.read += prefixes
+        return [self.score_of_it * (1 if steps[0] == self.step else -1) for _, steps in prefixes]
+
+
+def test_outcome_and_ppm_choose_together():
+    """Averages are 1.0 for x = 1 and 0.75 for x = 2: a firm opinion turns them round."""
+    mild, firm = Likes("x = 2", 0.1), Likes("x = 2", 0.4)
+    assert [r["steps"][0] for r in select_solutions([fork()], 1, ppm=mild)] == ["x = 1"]
+    (row,) = select_solutions([fork()], 1, ppm=firm)
+    assert row["steps"][0] == "x = 2" and row["ppm"] == pytest.approx(0.4)
+    assert row["average_q"] == 0.75
+
+
+def test_a_ppm_reads_every_beginning_of_the_right_programs_only():
+    ppm = Likes("x = 2", 0.4)
+    rows = select_solutions([fork()], 9, ppm=ppm)
+    wanted = [(fork().question, r["steps"][: i + 1]) for r in rows for i in range(len(r["steps"]))]
+    assert sorted(map(str, ppm.read)) == sorted(map(str, wanted))
+
+
 def test_a_solution_nobody_scored_cannot_fail_a_condition_on_scores():
     t = fork()
     t.nodes[6].ppm = -0.9
