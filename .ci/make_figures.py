@@ -4,7 +4,8 @@
     python .ci/make_figures.py runs/default    # take the record of this run first
 
 A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of
-numbers per round, one search tree, and one problem's trees in the first and last round.
+numbers per round, one search tree, one problem's trees in the first and last round, and programs
+of the first round that were right by luck.
 """
 
 import json
@@ -12,6 +13,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from rstar_nb.evolve.loop import executor_for, load_settings
+from rstar_nb.evolve.lucky import lucky_programs
 from rstar_nb.evolve.two_rounds import read_two_rounds, two_rounds, write_two_rounds
 from rstar_nb.search.tree import trajectories, tree_from_json, tree_to_json
 from rstar_nb.show.loop import show_loop
@@ -95,6 +98,9 @@ def keep(run, figures):
     (record / "tree.json").write_text(json.dumps(tree_to_json(tree)) + "\n")
     (record / "paired.json").write_text(json.dumps(paired(run), indent=1) + "\n")
     write_two_rounds(record, two_rounds(run))
+    with executor_for(load_settings(run)) as executor:
+        lucky = lucky_programs(run / "round_1", executor)
+    (record / "lucky.json").write_text(json.dumps(lucky, indent=1) + "\n")
 
 
 if __name__ == "__main__":

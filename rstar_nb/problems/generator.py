@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESERVED', 'SPLITS', 'SUBJECTS_OF', 'numbered', 'uncited', 'split_of', 'is_story', 'number_text', 'make_problem',
-           'gold_program', 'generate', 'renumber', 'number_variant']
+           'gold_program', 'generate', 'renumber', 'variant_texts', 'number_variant']
 
 # %% ../../nbs/01_problems.ipynb #8340ecb6
 import hashlib
@@ -266,12 +266,18 @@ def renumber(
     return [number.sub(lambda m: str(fresh.get(int(m[0]), int(m[0]))), t) for t in texts]
 
 # %% ../../nbs/01_problems.ipynb #47cd139d
-def number_variant(
+def variant_texts(
     problem: Problem,  # a generated problem
     program: str,  # any program for it
     variant: int = 0,  # which variant
-) -> tuple[str, str]:
-    """(gold program, given program), both with the same fresh numbers."""
+) -> tuple[str, str, str]:
+    """(question, gold program, given program), all with the same fresh numbers."""
     rng = random.Random(f"{problem.id}/variant/{variant}")
-    _, gold, given = renumber([problem.question, "\n".join(gold_program(problem.id)), program], rng)
-    return gold, given
+    gold = "\n".join(gold_program(problem.id))
+    question, gold, given = renumber([problem.question, gold, program], rng)
+    return question, gold, given
+
+
+def number_variant(problem: Problem, program: str, variant: int = 0) -> tuple[str, str]:
+    """The programs of `variant_texts`: (gold program, given program)."""
+    return variant_texts(problem, program, variant)[1:]
