@@ -2,7 +2,7 @@
 
     python .ci/measure.py runs/default                 all of them
     python .ci/measure.py runs/default --only curves   one of: fresh, plateau, coverage, search,
-                                                       curves, kinds, arms
+                                                       judges, curves, kinds, arms
 
 It may be interrupted at any time; the same command goes on. What it measures stays under --work,
 the small records that the notebooks read go to figures/records.
@@ -29,6 +29,8 @@ from rstar_nb.measure.payoff import payoff_rows
 from rstar_nb.measure.runs import finished_round, load_round, measure_run
 from rstar_nb.problems.generator import generate
 from rstar_nb.reward.heads import READS
+from rstar_nb.reward.model import RewardModel
+from rstar_nb.reward.pairs import held_out, pair_accuracy
 from rstar_nb.search.agent import Agent, SearchOptions
 from rstar_nb.search.votes import agreed
 from rstar_nb.store import machine, read_lines, write_text
@@ -116,6 +118,27 @@ def pooled(rows) -> list:
     return [dict(c, p_holm=p) for c, p in zip(compared, adjusted, strict=True)]
 
 
+def is_held_out(pair):
+    return held_out(pair["problem_id"])
+
+
+def judges(args):
+    """Each round's PPM, and the same before its training, on held-out pairs of each round."""
+    reads = READS[load_settings(args.run).reward.reads]
+    rounds = range(1, load_settings(args.run).rounds + 1)
+    pairs = {
+        k: list(filter(is_held_out, read_lines(args.run / f"round_{k}" / "pairs.jsonl")))
+        for k in rounds
+    }
+    rows = []
+    for k in rounds:
+        _, policy, ppm = load_round(args.run, k)
+        for trained, judge in ((False, RewardModel(policy, reads=reads)), (True, ppm)):
+            accuracy = {j: pair_accuracy(judge, some) for j, some in pairs.items()}
+            rows.append(dict(ppm=k, trained=trained, pairs=accuracy))
+    return dict(run=args.run.name, judges=rows)
+
+
 def curves(args):
     """Every strategy on every round."""
     rounds = range(load_settings(args.run).rounds + 1)
@@ -161,6 +184,7 @@ MEASUREMENTS = {
     "plateau": ("plateau", lambda args: plateau(args.run)),
     "coverage": ("coverage_tokens", coverage),
     "search": ("search_rounds", search),
+    "judges": ("judges", judges),
     "curves": ("eval_curves", curves),
     "kinds": ("kinds", kinds),
     "arms": ("ablations", arms),
