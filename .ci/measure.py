@@ -78,6 +78,11 @@ def coverage(args):
     return dict(run=args.run.name, problems_seed=4321, budget=COVERAGE_TOKENS, rounds=rounds)
 
 
+def measured(run) -> list:
+    """The rounds of a run that have been measured; a run of another seed may be unfinished."""
+    return [m["round"] for m in read_lines(run / "metrics.jsonl") if m["round"]]
+
+
 def search(args):
     """The search with and without its PPM beside the policy and a vote at equal tokens."""
     rows = []
@@ -86,9 +91,8 @@ def search(args):
         for run in (args.run, *args.others):
             problems = held_out_problems(run, None, SEARCH_PROBLEMS)
             measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, SEARCH_OPTIONS)
-            numbers = range(1, load_settings(run).rounds + 1)
             out = args.work / "search" / run.name
-            result = measure_run(run, measurement, executor, numbers, out=out, say=say)
+            result = measure_run(run, measurement, executor, measured(run), out=out, say=say)
             rounds[run.name] = result.pop("rounds")
             for entry in rounds[run.name]:
                 asked = f"{run.name}/{entry['round']}"

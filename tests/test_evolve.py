@@ -444,10 +444,12 @@ def test_the_progress_of_an_evaluation_reaches_its_total(tmp_path, ppm, total):
 OUT_OF_RANGE = {
     "seed": ("-1", "0 or more"),
     "rounds": ("-1", "0 or more"),
-    "base.source": ("hub", "one of trained, shipped"),
+    "base.source": ("hub", "one of shipped, trained"),
     "base.examples": ("-1", "0 or more"),
     "base.num_steps": ("-1,5", "0 or more"),
     "base.levels": ("0", "1 or more"),
+    "base.lr": ("0", "above 0"),
+    "base.muon_lr": ("-0.1", "0 or more"),
     "problems.kind": ("chains", "one of gen, sto, mix"),
     "problems.number": ("0", "1 or more"),
     "problems.min_level": ("0", "1 or more"),
@@ -469,6 +471,7 @@ OUT_OF_RANGE = {
     "sft.min_num_steps": ("0", "1 or more"),
     "sft.max_num_steps": ("0", "1 or more"),
     "sft.top": ("0", "1 or more"),
+    "sft.ppm_from": ("1", "2 or more"),
     "sft.min_ppm": ("1.5", "-1 or more and at most 1"),
     "sft.batch_size": ("0", "1 or more"),
     "sft.lr": ("0", "above 0"),
@@ -484,6 +487,7 @@ OUT_OF_RANGE = {
     "evaluation.ood_problems": ("-1", "0 or more"),
     "evaluation.ood_search_problems": ("-1", "0 or more"),
     "evaluation.rollouts": ("0", "1 or more"),
+    "evaluation.agreed": ("1.5", "above 0 and at most 1"),
     "evaluation.candidates": ("0", "1 or more"),
     "machine.workers": ("0", "1 or more"),
     "machine.timeout": ("0", "above 0"),
@@ -641,7 +645,7 @@ def test_values_in_rounds():
     # What is a tuple for another reason stays one.
     assert Settings().base.in_round(2).num_steps == Settings().base.num_steps
     assert Settings().evaluation.in_round(1) == Settings().evaluation
-    problems = Settings().problems
+    problems = Settings().with_values({"problems.max_level": (5, 6, 6)}).problems
     assert [problems.in_round(k).max_level for k in (1, 2, 4)] == [5, 6, 6]
 
 
@@ -704,7 +708,7 @@ def test_an_edited_config_is_refused_on_resume(run_on_files):
     config = json.loads((run_on_files / "config.json").read_text())
     config["settings"]["sft"]["lr"] = 0.5
     (run_on_files / "config.json").write_text(json.dumps(config))
-    assert "config.json says sft.lr=0.5, and round_1 ran with 0.002" in resume_message(run_on_files)
+    assert "config.json says sft.lr=0.5, and round_1 ran with 0.001" in resume_message(run_on_files)
 
 
 def test_a_text_where_a_number_belongs_is_refused_on_resume(run_on_files):
