@@ -106,7 +106,8 @@ def run(tmp_path):
             tmp_path / f"round_{k}" / "selected.jsonl", [row(i, p) for i, p in enumerate(programs)]
         )
     write_lines(tmp_path / "metrics.jsonl", [dict(round=k) for k in range(3)])
-    settings = asdict(Settings())
+    own = {"base.source": "trained", "problems.kind": "gen"}
+    settings = asdict(Settings().with_values(own))
     (tmp_path / "config.json").write_text(json.dumps(dict(settings=settings)))
     return tmp_path
 
