@@ -89,31 +89,66 @@ def new_policy(problems, executor, prompt, setting) -> Policy:
     return Policy(model, tokenizer, prompt=prompt, max_step_tokens=80)
 
 
-def measured(name, setting, work, say) -> dict:
+def trained(name, train, setting, work, executor) -> Policy:
+    """The model of one arm after its optimiser steps, some of them from a checkpoint."""
+    rows_of, prompt, _ = ARMS[name]
+    policy = new_policy(train, executor, prompt, setting)
+    fine_tune(
+        policy,
+        rows_of(train, executor),
+        setting.num_steps,
+        setting.batch_size,
+        setting.lr,
+        setting.seed,
+        on_step=lambda step, loss: step % 25 or say(f"{name}: step {step}, loss {loss:.3f}"),
+        muon_lr=setting.muon_lr,
+        checkpoint=Checkpoint(work / f"{name}.pt"),
+    )
+    return policy
+
+
+def measured(name, setting, work) -> dict:
     """One arm: trained, and its answers to the held-out problems."""
-    rows_of, prompt, read = ARMS[name]
     train = drawn(setting, "train", setting.examples * 2)[: setting.examples]
     test = drawn(setting, "test", setting.problems)
-    begin = time.perf_counter()
-    cpu = time.process_time()
+    begin, cpu = time.perf_counter(), time.process_time()
     with Executor(workers=1, preload=()) as executor:
-        policy = new_policy(train, executor, prompt, setting)
-        fine_tune(
-            policy,
-            rows_of(train, executor),
-            setting.num_steps,
-            setting.batch_size,
-            setting.lr,
-            setting.seed,
-            on_step=lambda step, loss: step % 25 or say(f"{name}: step {step}, loss {loss:.3f}"),
-            muon_lr=setting.muon_lr,
-            checkpoint=Checkpoint(work / f"{name}.pt"),
-        )
-        rows = read(policy, test, executor)
-    seconds = dict(seconds=time.perf_counter() - begin, cpu_seconds=time.process_time() - cpu)
+        policy = trained(name, train, setting, work, executor)
+        rows = ARMS[name][2](policy, test, executor)
+    seconds = dict(
+        seconds=round(time.perf_counter() - begin, 1),
+        cpu_seconds=round(time.process_time() - cpu, 1),
+    )
     say(f"{name}: {sum(row['correct'] for row in rows)} of {len(rows)}, {seconds}")
     weights = sum(p.numel() for p in policy.model.parameters())
     return dict(weights=weights, **seconds, rows=rows)
+
+
+OF_THE_PROBLEM = ("problem_id", "level", "subject")
+
+
+def record_of(arms, setting) -> dict:
+    """Everything the lesson shows. What all arms share of a row stands there once."""
+    rows = {name: arm["rows"] for name, arm in arms.items()}
+    outcomes = {name: [row["correct"] for row in some] for name, some in rows.items()}
+    asked = [{key: row[key] for key in OF_THE_PROBLEM} for row in rows["programs"]]
+    left_out = (*OF_THE_PROBLEM, "strategy")
+    slim = {
+        name: [{k: v for k, v in row.items() if k not in left_out} for row in some]
+        for name, some in rows.items()
+    }
+    return dict(
+        setting=asdict(setting),
+        subjects=WORDED,
+        machine=machine(),
+        comparisons=compare_with_first(outcomes),
+        problems=asked,
+        arms={name: dict(arm, rows=slim[name]) for name, arm in arms.items()},
+    )
+
+
+def say(text):
+    print(text, flush=True)
 
 
 def main():
@@ -126,26 +161,15 @@ def main():
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     setting = Setting()
-    for name in [args.only] if args.only else ARMS:
-        done = args.work / f"{name}.json"
-        if not done.exists():
-            result = measured(name, setting, args.work, lambda text: print(text, flush=True))
-            write_text(done, json.dumps(result))
     files = {name: args.work / f"{name}.json" for name in ARMS}
-    if not all(path.exists() for path in files.values()):
-        return
-    arms = {name: json.loads(path.read_text()) for name, path in files.items()}
-    outcomes = {name: [row["correct"] for row in arm["rows"]] for name, arm in arms.items()}
-    record = dict(
-        setting=asdict(setting),
-        subjects=WORDED,
-        machine=machine(),
-        comparisons=compare_with_first(outcomes),
-        arms=arms,
-    )
-    path = args.records / "thoughts.json"
-    write_text(path, json.dumps(record) + "\n")
-    print(path)
+    for name in [args.only] if args.only else ARMS:
+        if not files[name].exists():
+            write_text(files[name], json.dumps(measured(name, setting, args.work)))
+    if all(path.exists() for path in files.values()):
+        arms = {name: json.loads(path.read_text()) for name, path in files.items()}
+        path = args.records / "thoughts.json"
+        write_text(path, json.dumps(record_of(arms, setting)) + "\n")
+        say(path)
 
 
 if __name__ == "__main__":

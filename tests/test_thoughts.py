@@ -115,9 +115,7 @@ def judged(texts, executor):
 
 def test_causes(executor, chains):
     """A wrong result, a wrong choice, a last step that cannot be read; and a right chain."""
-    at = next(
-        i for i, p in enumerate(PROBLEMS) if p.level == 2 and p.subject in ("shares", "ages")
-    )
+    at = next(i for i, p in enumerate(PROBLEMS) if p.level == 2 and p.subject in ("shares", "ages"))
     problem, text = PROBLEMS[at], chains[at]
     last = lines_of(text)[-1]
     end = f"= {last.right}"
@@ -149,23 +147,26 @@ def test_counts():
     assert by_step(rows) == [(3, 4, 1), (2, 3, 1), (0, 1, 0)]
 
 
-def test_the_record_is_about_the_same_questions_and_models(executor):
+def test_the_record_is_about_the_same_questions_and_models():
     record = json.loads(RECORD.read_text())
-    programs, *words = (record["arms"][name] for name in ("programs", "words", "digits"))
-    asked = [row["problem_id"] for row in programs["rows"]]
-    assert len(asked) >= 300 and {row["subject"] for row in programs["rows"]} == set(WORDED)
-    for arm in words:
-        assert [row["problem_id"] for row in arm["rows"]] == asked
-        assert arm["weights"] == programs["weights"]
+    arms, problems = record["arms"], record["problems"]
+    assert len(problems) >= 300 and {p["subject"] for p in problems} == set(WORDED)
+    assert {len(arm["rows"]) for arm in arms.values()} == {len(problems)}
+    assert len({arm["weights"] for arm in arms.values()}) == 1
+    right = {name: sum(row["correct"] for row in arm["rows"]) for name, arm in arms.items()}
+    for c in record["comparisons"]:
+        assert c["only_b"] - c["only_a"] == right[c["b"]] - right[c["a"]]
 
 
-def test_the_record_is_judged_as_the_judge_judges(executor):
+@pytest.mark.parametrize("name", ["words", "digits"])
+def test_the_record_is_judged_as_the_judge_judges(name, executor):
     """The first chains of the record, read and checked again."""
     record = json.loads(RECORD.read_text())
     setting = record["setting"]
     drawn = generate(setting["problems"], "test", setting["seed"], kind="mix")
-    problems = [p for p in drawn if p.subject in WORDED][:60]
-    for name in ("words", "digits"):
-        kept = record["arms"][name]["rows"][:60]
-        again = judge_words(problems, [row["program"] for row in kept], executor)
-        assert again == [{name: row[name] for name in again[0]} for row in kept]
+    problems = [p for p in drawn if p.subject in WORDED]
+    assert [p.id for p in problems] == [p["problem_id"] for p in record["problems"]]
+    kept = record["arms"][name]["rows"][:60]
+    again = judge_words(problems[:60], [row["program"] for row in kept], executor)
+    for row, new in zip(kept, again, strict=True):
+        assert row == {key: new.get(key, row[key]) for key in row}
