@@ -4,7 +4,8 @@
 
 A third model reads and writes the chains digit by digit. It may be interrupted at any time; the
 same command goes on. With --only NAME one model is trained, so that several may be trained side
-by side; the record is written when all are there, to figures/records/thoughts.json.
+by side. The record, figures/records/thoughts.json, is of the models that are there; it is written
+when both kinds are among them.
 """
 
 import argparse
@@ -165,8 +166,8 @@ def main():
     for name in [args.only] if args.only else ARMS:
         if not files[name].exists():
             write_text(files[name], json.dumps(measured(name, setting, args.work)))
-    if all(path.exists() for path in files.values()):
-        arms = {name: json.loads(path.read_text()) for name, path in files.items()}
+    arms = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+    if {"programs", "words"} <= set(arms):
         path = args.records / "thoughts.json"
         write_text(path, json.dumps(record_of(arms, setting)) + "\n")
         say(path)
