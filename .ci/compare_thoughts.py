@@ -113,7 +113,8 @@ def measured(name, setting, work) -> dict:
     train = drawn(setting, "train", setting.examples * 2)[: setting.examples]
     test = drawn(setting, "test", setting.problems)
     begin, cpu = time.perf_counter(), time.process_time()
-    with Executor(workers=1, preload=()) as executor:
+    # On a busy machine a right equation may wait for seconds; it must not count as false.
+    with Executor(workers=1, preload=(), wall=120) as executor:
         policy = trained(name, train, setting, work, executor)
         rows = ARMS[name][2](policy, test, executor)
     seconds = dict(
@@ -152,7 +153,8 @@ def say(text):
     print(text, flush=True)
 
 
-def main():
+def options():
+    """The command line, after a check that the folder holds no models of another setting."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -161,7 +163,15 @@ def main():
     parser.add_argument("--records", type=Path, default=RECORDS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    setting = Setting()
+    about, text = args.work / "setting.json", json.dumps(asdict(Setting()))
+    if about.exists() and about.read_text() != text:
+        parser.error(f"{args.work} holds models of another setting; choose another --work")
+    about.write_text(text)
+    return args
+
+
+def main():
+    args, setting = options(), Setting()
     files = {name: args.work / f"{name}.json" for name in ARMS}
     for name in [args.only] if args.only else ARMS:
         if not files[name].exists():

@@ -30,7 +30,7 @@ SLIP = "# (1) 6 times 7\nJun: 6 * 7 = 44\n\n# (2) 3 more than Jun\nanswer: 44 + 
 
 @pytest.fixture(scope="module")
 def executor():
-    with Executor(workers=1, preload=()) as executor:
+    with Executor(workers=1, preload=(), wall=60) as executor:
         yield executor
 
 
