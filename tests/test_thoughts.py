@@ -114,7 +114,7 @@ def judged(texts, executor):
 
 
 def test_causes(executor, chains):
-    """A wrong result, a wrong choice, a last step that cannot be read; and a right chain."""
+    """A right chain, then a wrong result, a wrong choice, two that come to no answer."""
     at = next(i for i, p in enumerate(PROBLEMS) if p.level == 2 and p.subject in ("shares", "ages"))
     problem, text = PROBLEMS[at], chains[at]
     last = lines_of(text)[-1]
@@ -122,9 +122,12 @@ def test_causes(executor, chains):
     arithmetic = text.removesuffix(end) + f"= {int(last.right) + 1}"
     choice = text.removesuffix(f"{last.left} {end}") + "3 + 4 = 7"
     unreadable = text.removesuffix(end)
-    rows = judge_words([problem] * 4, [text, arithmetic, choice, unreadable], executor)
-    assert [row["cause"] for row in rows] == [None, "arithmetic", "choice", "unreadable"]
-    assert [row["noticed"] for row in rows] == [False, True, False, True]
+    cut = text.split(STEP_END)[0]  # its equation holds, and it never comes to an answer
+    told = [text, arithmetic, choice, unreadable, cut]
+    rows = judge_words([problem] * len(told), told, executor)
+    causes = [None, "arithmetic", "choice", "unreadable", "unreadable"]
+    assert [row["cause"] for row in rows] == causes
+    assert [row["noticed"] for row in rows] == [False, True, False, True, True]
 
 
 def test_gold_chains_are_right_and_pass(executor, chains):
