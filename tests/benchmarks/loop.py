@@ -86,7 +86,7 @@ def measured(run, search_problems):
 
 def grown(agent, settings, k):
     """A tree for each of 200 problems."""
-    problems = generate(200, "train", seed=987)
+    problems = generate(200, "train", seed=987, kind=settings.problems.kind)
     options = search_options(settings, k)
     return search(
         [Tree(p.id, p.question) for p in problems],
@@ -98,7 +98,8 @@ def grown(agent, settings, k):
 
 def wave(agent, settings, k):
     """What a round does with one wave of problems."""
-    problems = generate(settings.search.wave, "train", seed=987)
+    kind = settings.problems.kind
+    problems = generate(settings.search.wave, "train", seed=987, kind=kind)
     run = Run("nowhere", settings, agent.executor, TinyModels(), quiet=True)
     return grow_trees(run, k, problems, agent)
 
