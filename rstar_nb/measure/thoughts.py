@@ -41,7 +41,9 @@ def in_words(
     """The steps with numbers for the names, and each result written behind its arithmetic."""
     known, told = {}, []
     for step, value in zip(steps, values, strict=True):
-        note, name, code = _STEP.fullmatch(step).groups()
+        parts = _STEP.fullmatch(step)
+        assert parts is not None, step
+        note, name, code = parts.groups()
         numbers = _NAME.sub(lambda m: known[m[0]], code)
         known[name] = number_text(value)
         told.append(f"{note}\n{name}: {numbers} = {known[name]}")
