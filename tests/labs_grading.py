@@ -7,8 +7,11 @@ import json
 import re
 from pathlib import Path
 
+from rstar_nb.labs.checks import time_limit
+
 SOURCE = Path(__file__).resolve().parent.parent / "nbs" / "labs" / "source"
 LABS = sorted(p.name for p in SOURCE.iterdir() if p.is_dir())
+CELL_SECONDS = 15  # of CPU; nbgrader has a limit of its own for a cell
 SOLUTION = re.compile(r"[^\n]*### BEGIN SOLUTION.*?### END SOLUTION", re.S)
 
 
@@ -64,9 +67,12 @@ def grade(notebook, demonstrations=True):
             if not demonstrations and is_shown_only(about):
                 continue
             try:
-                value = run_cell("".join(cell["source"]), names)
+                with time_limit(CELL_SECONDS):
+                    value = run_cell("".join(cell["source"]), names)
                 error = None
-            except Exception as e:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as e:  # a kernel outlives SystemExit, and so does the batch
                 value, error = None, e
             if about.get("grade"):
                 if error:
