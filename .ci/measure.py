@@ -10,6 +10,7 @@ the small records that the notebooks read go to figures/records.
 
 import argparse
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -87,10 +88,12 @@ def search(args):
     """The search with and without its PPM beside the policy and a vote at equal tokens."""
     rows = []
     rounds = {}
+    share = load_settings(args.run).evaluation.agreed
+    options = replace(SEARCH_OPTIONS, enough=partial(agreed, share=share))
     with executor_of(args.run) as executor:
         for run in (args.run, *args.others):
             problems = held_out_problems(run, None, SEARCH_PROBLEMS)
-            measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, SEARCH_OPTIONS)
+            measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, options)
             out = args.work / "search" / run.name
             result = measure_run(run, measurement, executor, measured(run), out=out, say=say)
             rounds[run.name] = result.pop("rounds")
@@ -104,7 +107,7 @@ def search(args):
     early = pooled([row for row in rows if row["round"] <= EARLY_ROUNDS])
     return dict(
         result,
-        agreed=AGREED,
+        agreed=share,
         runs=rounds,
         pooled=pooled(rows),
         pooled_early=early,
@@ -176,11 +179,8 @@ def arms(args):
 COVERAGE_TOKENS = 400  # most tokens for a problem
 SEARCH_PROBLEMS = 300
 SEARCH_TOKENS = (250,)
-AGREED = 0.95  # share of all weight at which a search is content: it may spend less
 EARLY_ROUNDS = 3
-SEARCH_OPTIONS = SearchOptions(
-    candidates=8, max_depth=9, temperature=0.8, enough=partial(agreed, share=AGREED)
-)
+SEARCH_OPTIONS = SearchOptions(candidates=8, max_depth=9, temperature=0.8)
 SEARCH_STRATEGIES = ("majority", "greedy", "second_thoughts/no_ppm", "second_thoughts/vote")
 
 MEASUREMENTS = {

@@ -18,11 +18,9 @@ from transformers import (
 from rstar_nb.evolve.settings import Settings, setting_fields
 from rstar_nb.policy import weights
 from rstar_nb.policy.presets import (
-    PAPER_SETTINGS,
     PRESETS,
     SMOL,
     ModelError,
-    paper_table,
     preset,
 )
 from rstar_nb.policy.shapes import SHAPES, nf4_config, shape_of, weight_bytes
@@ -163,11 +161,6 @@ def test_values_of_rounds_are_tuples_and_nobody_shares_a_list():
         assert not any(isinstance(value, (list, dict)) for value in p.settings.values())
 
 
-def test_the_paper_stands_beside_every_preset():
-    rows = paper_table(("qwen2.5-math-7b",))
-    assert [r[0] for r in rows] == list(PAPER_SETTINGS) and all(r[2] is not None for r in rows)
-
-
 def test_a_folder_is_a_preset(folders):
     p = preset(str(folders["llama"]))
     assert find_weights(p) == folders["llama"]
@@ -200,7 +193,7 @@ def test_what_is_missing_is_said_in_one_line(folders, tmp_path, monkeypatch):
     for f in no_tokenizer.glob("tokenizer*"):
         f.unlink()
     assert "no tokenizer" in message(no_tokenizer)
-    with pytest.raises(ModelError, match="trained at the start of a run"):
+    with pytest.raises(ModelError, match="comes with the package; it has no weights"):
         find_weights(PRESETS["tiny"])
 
 

@@ -41,7 +41,7 @@ def evolve(
         None,
         "--preset",
         help="A pretrained model: smollm2-135m, qwen2.5-math-1.5b, qwen2.5-math-7b, a hub id or a "
-        "folder (default: tiny, trained from nothing).",
+        "folder (default: tiny, which comes with the package).",
     ),
     seed: int | None = typer.Option(
         None, "--seed", help="Everything random follows from it (default 0)."

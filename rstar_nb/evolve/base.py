@@ -45,7 +45,7 @@ class Recipe:
         Stage(2450),
         Stage(150, chains=400, repeats=30, lr=1e-3, muon_lr=0.01),
     )
-    num_layers: int = 4  # with fewer such orders are not learnt
+    num_layers: int = 4
     batch_size: int = 32  # rows per optimiser step
 
 # %% ../../nbs/inside/evolve_base.ipynb #541cc567

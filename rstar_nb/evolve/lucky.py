@@ -8,14 +8,13 @@ __all__ = ['VARIANTS', 'given_away', 'lucky_programs']
 # %% ../../nbs/inside/evolve_lucky.ipynb #d70cbdc0
 from pathlib import Path
 
-from ..answers.judge import is_equivalent
-from ..measure.accuracy import false_positives
+from ..measure.accuracy import differs, false_positives
 from ..policy.steps import STEP_END
 from ..problems.generator import make_problem, variant_texts
 from ..store import read_lines
 
 # %% ../../nbs/inside/evolve_lucky.ipynb #05c7e294
-VARIANTS = 3  # as many as `false_positives` tries
+VARIANTS = 3  # other numbers tried for each program
 
 
 def given_away(
@@ -28,7 +27,7 @@ def given_away(
     for variant in range(VARIANTS):
         question, gold, given = variant_texts(problem, program, variant)
         wanted, got = executor.run([gold, given])
-        if wanted.ok and not (got.ok and is_equivalent(got.answer, str(wanted.answer))):
+        if differs(got, wanted):
             return dict(question=question, wanted=wanted.answer, got=got.answer, error=got.error)
     return None
 

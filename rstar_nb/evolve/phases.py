@@ -19,7 +19,7 @@ from ..store import is_complete, publish, read_lines, write_lines
 from ..training.sft import num_steps_for, select_solutions
 
 # %% ../../nbs/inside/evolve_phases.ipynb #fa536e46
-AT_A_TIME = 250  # trees in memory
+AT_A_TIME = 250  # trees whose programs the PPM scores in one call
 
 
 def select_phase(run, k: int):

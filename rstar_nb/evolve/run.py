@@ -67,6 +67,8 @@ class Run:
         with Progress(*columns, console=self.console, disable=self.quiet) as bar:
             task = bar.add_task(name, total=total, k=k)
             yield lambda n=1: bar.advance(task, n)
+            done = max(1, bar.tasks[task].completed)  # a phase may need less than was expected
+            bar.update(task, total=done, completed=done)
         seconds = round_to(time.perf_counter() - start, 2)
         append_lines(self.folder_of(k) / "times.jsonl", [dict(phase=name, seconds=seconds)])
 

@@ -51,6 +51,8 @@ def _problems(v, p):
 
 
 def _first_solutions(v, p):
+    if v["base.source"] == "shipped":
+        return "by the model itself, a small base trained on worked examples"
     steps = sum(v["base.num_steps"])
     if not (steps and v["base.examples"]):
         return "by the model itself, worked examples in the prompt"
@@ -148,7 +150,7 @@ _TRAINING = {
 
 # %% ../../nbs/inside/evolve_settings_compared.ipynb #6eca4da1
 def _answer_search(v, p):
-    sizes = f"{v['evaluation.candidates']} candidates, {v['evaluation.rollouts']} rollouts"
+    sizes = f"{v['evaluation.candidates']} candidates, at most {v['evaluation.rollouts']} rollouts"
     return f"{sizes}, {_rule(evaluation_options(Settings().with_values(v), 1).rule)}"
 
 

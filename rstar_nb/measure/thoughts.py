@@ -38,11 +38,15 @@ def in_words(
     steps,  # texts of a program's steps: a comment and a line of arithmetic each
     values,  # what each step gave
 ) -> list:
-    """The steps with numbers for the names, and each result written behind its arithmetic."""
+    """The steps with numbers for the names, and each result written behind its arithmetic.
+
+    Raises ValueError for a step that is not a comment and one equation.
+    """
     known, told = {}, []
     for step, value in zip(steps, values, strict=True):
         parts = _STEP.fullmatch(step)
-        assert parts is not None, step
+        if parts is None:
+            raise ValueError(f"not a comment and an equation: {step!r}")
         note, name, code = parts.groups()
         numbers = _NAME.sub(lambda m: known[m[0]], code)
         known[name] = number_text(value)

@@ -137,7 +137,7 @@ def find_weights(p: Preset) -> Path:
     """Folder of a preset's weights, downloaded only if they are nowhere here. Or ModelError."""
     if not p.source:
         raise ModelError(
-            f"{p.name}: this model is trained at the start of a run; it has no weights to load"
+            f"{p.name}: this model comes with the package; it has no weights to look for"
         )
     if Path(p.source).is_dir():
         return _usable(p.source)

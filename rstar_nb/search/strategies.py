@@ -98,9 +98,9 @@ def gather_samples(
 # %% ../../nbs/10_deep_thinking.ipynb #9b4de550
 def wants_more(thought, budget: int, most_trees: int, enough=None) -> bool:
     """Are tokens left, something to try or room for another tree, and has no tree `enough`?"""
-    written = sum(tree.tokens for tree in thought.trees)
     if not thought.trees:
         return True
+    written = sum(tree.tokens for tree in thought.trees)
     last = thought.trees[-1]
     all_tried = len(thought.trees) == most_trees and last.nodes[ROOT].exhausted
     between = last.cursor == ROOT  # no rollout is under way
