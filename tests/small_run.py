@@ -25,6 +25,7 @@ SETTINGS = Settings().with_values(
         "problems.min_level": (1,),
         "problems.max_level": (2,),
         "problems.carry": 6,
+        "machine.processes": 1,
         "search.wave": 12,
         "search.rollouts": (5,),
         "search.solved_rollouts": (3,),

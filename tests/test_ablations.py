@@ -65,6 +65,7 @@ MICRO = Settings().with_values(
         "evaluation.rollouts": 2,
         "evaluation.candidates": 2,
         "machine.workers": 1,
+        "machine.processes": 1,
     }
 )
 

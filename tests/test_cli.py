@@ -175,6 +175,7 @@ def small(base, **changes):
         "evaluation.rollouts": 1,
         "evaluation.candidates": 2,
         "machine.workers": 1,
+        "machine.processes": 1,
         "problems.train_file": base / "train.jsonl",
         "problems.test_file": base / "test.jsonl",
     }

@@ -465,6 +465,7 @@ OUT_OF_RANGE = {
     "search.top_k": ("-1", "0 or more"),
     "search.wrong_reward": ("-1.5", "-1 or more and at most 0"),
     "search.max_depth": ("0", "1 or more"),
+    "search.max_tokens": ("-1", "0 or more"),
     "search.ppm_from": ("0", "1 or more"),
     "sft.start_from": ("first", "one of base, previous"),
     "sft.passes": ("0", "above 0"),
@@ -490,6 +491,7 @@ OUT_OF_RANGE = {
     "evaluation.agreed": ("1.5", "above 0 and at most 1"),
     "evaluation.candidates": ("0", "1 or more"),
     "machine.workers": ("0", "1 or more"),
+    "machine.processes": ("0", "1 or more"),
     "machine.timeout": ("0", "above 0"),
 }
 WITHOUT_RANGE = {

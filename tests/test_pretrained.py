@@ -82,6 +82,7 @@ def settings(folder, changes=None):
         "evaluation.rollouts": 2,
         "evaluation.candidates": 2,
         "machine.workers": 1,
+        "machine.processes": 1,
     }
     return Settings().with_values({**small, **(changes or {})})
 
@@ -203,6 +204,7 @@ TUNED_TO_THE_TINY_MODEL = {
     "search.solved_rollouts",
     "search.candidates",
     "search.max_depth",
+    "search.max_tokens",
     "search.temperature",
     "search.top_k",
     "sft.start_from",
@@ -219,6 +221,7 @@ TUNED_TO_THE_TINY_MODEL = {
     "evaluation.search_problems",
     "evaluation.rollouts",
     "evaluation.candidates",
+    "machine.processes",
     "machine.timeout",
 }
 

@@ -390,6 +390,7 @@ def run_with_models(path):
             "evaluation.candidates": 3,
             "search.expansion": "sampled_steps",
             "machine.workers": 1,
+            "machine.processes": 1,
         }
     )
     path.mkdir()

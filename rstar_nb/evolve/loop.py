@@ -34,6 +34,7 @@ from .tiny import TinyModels
 
 # %% ../../nbs/09_four_rounds.ipynb #03c8fbcf
 from ..executor.pool import Executor
+from ..policy.parallel import workers
 from ..search.agent import Agent
 from rstar_nb.store import (
     RunLock,
@@ -65,14 +66,14 @@ def run_round(run: Run, loop: Loop, k: int):
     keep_settings(run.folder_of(k), run.settings)
     guided = 1 < k >= run.settings.search.ppm_from
     ppm = models.load_ppm(last / "ppm") if guided else None
-    agent = Agent(models.load_policy(last / "policy"), run.executor, ppm)
+    agent = Agent(run.parallel(models.load_policy(last / "policy")), run.executor, ppm)
     problems = loop.problems(run, k)
     loop.search(run, k, problems, agent)
     check_solved(run, k, problems)
     loop.select(run, k)
     policy = loop.fine_tune(run, k)
     ppm = loop.fit_reward(run, k, policy)
-    loop.measure(run, k, Agent(policy, run.executor, ppm))
+    loop.measure(run, k, Agent(run.parallel(policy), run.executor, ppm))
 
 # %% ../../nbs/09_four_rounds.ipynb #0b1fd634
 def start(run: Run, loop: Loop):
@@ -82,7 +83,7 @@ def start(run: Run, loop: Loop):
         with run.phase(0, "base", sum(run.settings.base.num_steps)) as advance:
             policy = models.first_policy(run.settings, on_step=lambda *_: advance())
             publish(folder, lambda temporary: models.save_policy(policy, temporary))
-    loop.measure(run, 0, Agent(models.load_policy(folder), run.executor))
+    loop.measure(run, 0, Agent(run.parallel(models.load_policy(folder)), run.executor))
 
 
 def run_rounds(run: Run, loop: Loop):
@@ -203,10 +204,12 @@ def evolve(
     settings = agreed_settings(folder, settings, resume)
     check_problem_files(settings)
     models = agreed_models(folder, models, resume)
-    with RunLock(folder), executor_for(settings) as executor, sitting(folder, executor):
-        repair_folder(folder)
-        run = Run(folder, settings, executor, models, quiet)
-        write_config(run, resume)
-        run_rounds(run, loop)
+    others = workers(settings.machine.processes - 1)
+    with RunLock(folder), executor_for(settings) as executor, others as team:
+        with sitting(folder, lambda: [*executor.pids, *(w.process.pid for w in team)]):
+            repair_folder(folder)
+            run = Run(folder, settings, executor, models, quiet, team)
+            write_config(run, resume)
+            run_rounds(run, loop)
     write_record(folder)
     return read_lines(folder / "metrics.jsonl")

@@ -12,6 +12,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def peak_rss_mb(
 @contextmanager
 def sitting(
     folder,  # of the run
-    executor=None,  # whose processes count too
+    pids: Callable = tuple,  # () -> other processes whose memory counts at the end
 ):
     """Note the seconds and the memory of the block in `folder`/sittings.jsonl."""
     start = time.perf_counter()
@@ -54,7 +55,7 @@ def sitting(
         yield
     finally:
         seconds = round(time.perf_counter() - start, 1)
-        memory = peak_rss_mb(executor.pids if executor else ())
+        memory = peak_rss_mb(pids())
         append_lines(Path(folder) / "sittings.jsonl", [dict(seconds=seconds, peak_rss_mb=memory)])
 
 # %% ../../nbs/inside/evolve_record.ipynb #47ba21f6

@@ -22,6 +22,8 @@ from rich.progress import (
 
 from .record import round_to
 from .settings import Settings
+from ..policy.parallel import ParallelPolicy
+from ..policy.policy import Policy
 from ..store import append_lines, read_lines
 
 # %% ../../nbs/inside/evolve_run.ipynb #1ad97a1b
@@ -35,12 +37,14 @@ class Run:
         executor,  # runs the programs
         models,  # makes, loads and saves policy and reward model, e.g. `TinyModels()`
         quiet: bool = False,  # no progress bars
+        team=(),  # `Worker` processes that write steps beside this one
     ):
         self.folder = Path(folder)
         self.settings = settings
         self.executor = executor
         self.models = models
         self.quiet = quiet
+        self.team = team
         self.console = Console(stderr=True, quiet=quiet)
 
     def folder_of(self, k: int) -> Path:
@@ -48,6 +52,12 @@ class Run:
         path = self.folder / f"round_{k}"
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def parallel(self, policy):
+        """The policy as this process and the run's workers write with it."""
+        if self.team and type(policy) is Policy:  # one with an adapter, or a server, has its own way
+            return ParallelPolicy(policy, self.team)
+        return policy
 
     @contextmanager
     def phase(self, k: int, name: str, total: int):

@@ -39,6 +39,7 @@ def search_options(settings, k: int) -> SearchOptions:
         rollouts=group.rollouts,
         candidates=group.candidates,
         max_depth=group.max_depth,
+        max_tokens=group.max_tokens,
         temperature=group.temperature,
         top_k=group.top_k,
         wrong_reward=group.wrong_reward,

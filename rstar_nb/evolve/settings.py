@@ -91,6 +91,7 @@ class SearchSettings(Group):
         -1.0, "reward of a rollout that ends wrong (paper: -1)", low=-1, high=0
     )
     max_depth: int = setting(9, "steps before a program counts as a dead end", low=1)
+    max_tokens: int = setting(600, "tokens after which a tree is left; 0 = no limit", low=0)
     ppm_from: int = setting(
         3, "first round whose search starts Q from the PPM's score (paper: 3)", low=1
     )
@@ -165,6 +166,9 @@ class MachineSettings(Group):
 
     title = "machine"
     workers: int = setting(2, "executor processes", low=1)
+    processes: int = setting(
+        2, "processes that write steps at once, a thread each; 1 = this one with all threads", low=1
+    )
     timeout: float = setting(1.0, "CPU seconds a program may take", above=0)
     preload: str = setting(
         "", "modules that programs may import besides the standard library's; each costs time"

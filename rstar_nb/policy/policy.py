@@ -35,7 +35,7 @@ class Policy:
         tokenizer,  # its tokenizer
         prompt=plain_prompt,  # question -> prompt text
         max_step_tokens: int = 48,  # a step that is not finished by then is given up
-        max_rows: int = 384,  # candidates decoded together
+        max_rows: int = 96,  # candidates decoded together
         max_padded: int = 80_000,  # tokens of prefixes computed together, padding included
     ):
         self.model = model.eval()
@@ -112,23 +112,33 @@ class Policy:
         begun = begun or [()] * len(prefixes)
         encoded = [self.encode(question, steps) for question, steps in prefixes]
         lengths = [len(ids) + len(first) for ids, first in zip(encoded, begun, strict=True)]
+        options = temperature, top_k, whole, max_tokens
+        batches = list(self._batches(lengths, k))
+        written = self.decode_batches(
+            [
+                (
+                    [encoded[i] for i in rows],
+                    k,
+                    [seeds[i] for i in rows],
+                    *options,
+                    [list(begun[i]) for i in rows],
+                    runners_up,
+                )
+                for rows in batches
+            ]
+        )
         proposals: list[list[Candidate]] = [[] for _ in encoded]
-        for rows in self._batches(lengths, k):
-            batch = decode(
-                self,
-                [encoded[i] for i in rows],
-                k,
-                [seeds[i] for i in rows],
-                temperature,
-                top_k,
-                whole,
-                max_tokens,
-                [list(begun[i]) for i in rows],
-                runners_up,
-            )
+        for rows, batch in zip(batches, written, strict=True):
             for i, candidates in zip(rows, batch, strict=True):
                 proposals[i] = candidates
         return proposals
+
+    def decode_batches(
+        self,
+        batches,  # for each, the arguments of `decode` after the policy
+    ) -> list:
+        """What `decode` gives for each batch."""
+        return [decode(self, *batch) for batch in batches]
 
     def _batches(self, lengths, k):
         """Lists of row numbers, the short ones first, within `max_rows` and `max_padded`."""
