@@ -55,9 +55,8 @@ class Run:
 
     def parallel(self, policy):
         """The policy as this process and the run's workers write with it."""
-        if self.team and type(policy) is Policy:  # one with an adapter, or a server, has its own way
-            return ParallelPolicy(policy, self.team)
-        return policy
+        plain = type(policy) is Policy  # one with an adapter, or a server, writes in its own way
+        return ParallelPolicy(policy, self.team) if self.team and plain else policy
 
     @contextmanager
     def phase(self, k: int, name: str, total: int):
