@@ -10,7 +10,7 @@ the small records that the notebooks read go to figures/records.
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rstar_nb.evolve.ablations import SMALL_WORLD, run_arms, write_arms
 from rstar_nb.evolve.loop import load_settings
 from rstar_nb.evolve.plateau import plateau
 from rstar_nb.evolve.settings import Settings
+from rstar_nb.evolve.tiny import TinyModels
 from rstar_nb.measure.accuracy import measure_policy
 from rstar_nb.measure.comparison import holm
 from rstar_nb.measure.coverage import coverage_of_ways, wrong_alone
@@ -28,6 +29,7 @@ from rstar_nb.measure.kinds import KIND_STRATEGIES, Fit, measure_kinds
 from rstar_nb.measure.measurement import Measurement, comparisons
 from rstar_nb.measure.payoff import payoff_rows
 from rstar_nb.measure.runs import finished_round, load_round, measure_run
+from rstar_nb.policy.parallel import ParallelPolicy, workers
 from rstar_nb.problems.generator import generate
 from rstar_nb.reward.heads import READS
 from rstar_nb.reward.model import RewardModel
@@ -41,6 +43,16 @@ RECORDS = Path(__file__).resolve().parent.parent / "figures" / "records"
 
 def say(text):
     print(text, flush=True)
+
+
+@dataclass(frozen=True)
+class ParallelModels(TinyModels):
+    """Policies that write in several processes."""
+
+    team: list = None  # of `Worker`
+
+    def load_policy(self, folder) -> ParallelPolicy:
+        return ParallelPolicy(super().load_policy(folder), self.team)
 
 
 def measurement_of(args, strategies=()):
@@ -58,7 +70,7 @@ def fresh(args):
     rounds = []
     with executor_of(args.run) as executor:
         for k in range(load_settings(args.run).rounds + 1):
-            agent = Agent(load_round(args.run, k)[1], executor)
+            agent = Agent(load_round(args.run, k, models=args.models)[1], executor)
             rounds.append(dict(round=k, policy=tally(measure_policy(agent, problems))))
     return dict(seed=1000, rounds=rounds)
 
@@ -70,7 +82,7 @@ def coverage(args):
     rounds = []
     with executor_of(args.run) as executor:
         for k in range(load_settings(args.run).rounds):
-            _, policy, ppm = load_round(args.run, k)
+            _, policy, ppm = load_round(args.run, k, models=args.models)
             agent = Agent(policy, executor, ppm)
             problems = wrong_alone(drawn, agent)[: args.n]
             say(f"coverage, round {k}: {len(problems)} problems")
@@ -95,7 +107,9 @@ def search(args):
             problems = held_out_problems(run, None, SEARCH_PROBLEMS)
             measurement = Measurement(problems, SEARCH_STRATEGIES, SEARCH_TOKENS, options)
             out = args.work / "search" / run.name
-            result = measure_run(run, measurement, executor, measured(run), out=out, say=say)
+            result = measure_run(
+                run, measurement, executor, measured(run), models=args.models, out=out, say=say
+            )
             rounds[run.name] = result.pop("rounds")
             for entry in rounds[run.name]:
                 asked = f"{run.name}/{entry['round']}"
@@ -220,15 +234,20 @@ def main():
     parser.add_argument("--budgets", default="100,300,900", help="tokens written for a problem")
     parser.add_argument("--seeds", default="0,1", help="seeds of the arms")
     parser.add_argument("--arms", help="names, separated by commas (default: all)")
+    parser.add_argument("--processes", type=int, default=2, help="that write at once")
     args = parser.parse_args()
     args.budgets = numbers(args.budgets, "--budgets")
     args.seeds = numbers(args.seeds, "--seeds")
     args.arms = args.arms.split(",") if args.arms else None
-    for name in args.only.split(","):
+    names = args.only.split(",")
+    for name in names:
         if name not in MEASUREMENTS:
             parser.error(f"unknown {name!r}; choose from {', '.join(MEASUREMENTS)}")
-        record, measurement = MEASUREMENTS[name]
-        write_record(record, measurement(args), args)
+    with workers(args.processes - 1) as team:
+        args.models = ParallelModels(team=team)
+        for name in names:
+            record, measurement = MEASUREMENTS[name]
+            write_record(record, measurement(args), args)
 
 
 if __name__ == "__main__":

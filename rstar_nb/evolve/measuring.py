@@ -77,16 +77,21 @@ FALSE_POSITIVE_SAMPLE = 500  # solved problems whose rows are looked at in each 
 
 
 def _false_positive_counts(run, k: int, selected, trees) -> dict:
-    """Lucky programs among the selected rows, and among those that outcomes alone would select."""
+    """Lucky programs among the selected rows, among those that outcomes alone would select, and
+    among the second-best of the problems that have two.
+    """
     rng = random.Random(derive_seed(run.settings.seed, "false positives", k))
     solved = sorted({r["problem_id"] for r in selected})
     sample = set(rng.sample(solved, min(FALSE_POSITIVE_SAMPLE, len(solved))))
     problems = {name: make_problem(name) for name in sample}
     looked_at = [tree_from_json(t) for t in trees if t["problem_id"] in sample]
+    both = select_solutions(looked_at, 2)
+    second = [b for a, b in zip(both, both[1:]) if a["problem_id"] == b["problem_id"]]
     counts = {}
     for name, rows in (
         ("false_positives", [r for r in selected if r["problem_id"] in sample]),
         ("false_positives_by_outcome", select_solutions(looked_at, run.settings.sft.top)),
+        ("false_positives_of_second", second),
     ):
         wrong = false_positives(run.executor, rows, problems)
         counts[name] = dict(n=len(rows), correct=sum(wrong))
