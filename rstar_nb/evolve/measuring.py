@@ -77,9 +77,7 @@ FALSE_POSITIVE_SAMPLE = 500  # solved problems whose rows are looked at in each 
 
 
 def _false_positive_counts(run, k: int, selected, trees) -> dict:
-    """Lucky programs among the selected rows, among those that outcomes alone would select, and
-    among the second-best of the problems that have two.
-    """
+    """Lucky programs: among the selected, those that outcomes would select, the second-best."""
     rng = random.Random(derive_seed(run.settings.seed, "false positives", k))
     solved = sorted({r["problem_id"] for r in selected})
     sample = set(rng.sample(solved, min(FALSE_POSITIVE_SAMPLE, len(solved))))
