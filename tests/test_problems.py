@@ -24,7 +24,7 @@ from rstar_nb.problems.generator import (
     uncited,
 )
 from rstar_nb.problems.problem import ProblemFileError
-from rstar_nb.problems.relations import KINDS, WORLDS, rename, reorder
+from rstar_nb.problems.relations import KINDS, WORLDS, rename, reorder, story_size
 
 
 def test_splits_share_nothing():
@@ -290,7 +290,7 @@ def test_a_byte_order_mark_is_read_over(tmp_path):
 
 def test_a_seed_gives_the_same_problems_for_ever():
     """Records name problems by id: any change to the tables makes other problems of them."""
-    known = {"gen": "94d0f32b14a048a5", "sto": "a6fbf4bdacf4bf51", "mix": "43ed819f92100790"}
+    known = {"gen": "94d0f32b14a048a5", "sto": "11882448fc63b122", "mix": "7c1cbb505bb41f54"}
     for kind in SUBJECTS_OF:
         problems = [
             p for split in ("train", "test", "ood") for p in generate(120, split, seed=1, kind=kind)
@@ -330,9 +330,12 @@ def outcome(steps):
 
 
 @pytest.mark.parametrize("split", ["train", "test", "ood"])
-def test_gold_programs_of_stories_give_the_answer_and_have_level_steps(split):
+def test_gold_programs_of_stories_give_the_answer_and_have_as_many_steps_as_statements_needed(
+    split,
+):
     for p, steps in stories(160, split):
-        assert len(steps) == p.level and outcome(steps) == int(p.answer) > 2, p.question
+        assert len(steps) == story_size(p.level)[0], p.question
+        assert outcome(steps) == int(p.answer) > 2, p.question
 
 
 def cited_by(question, steps):
@@ -353,7 +356,7 @@ def test_a_step_of_a_story_cites_the_sentence_that_tells_its_numbers_and_names()
     for p, steps in stories(200):
         cited, number = cited_by(p.question, steps)
         assert len(set(cited)) == len(steps)
-        assert number == p.level + 1
+        assert (len(steps), number - len(steps) - 1) == story_size(p.level)
 
 
 def test_a_story_told_in_another_order_has_the_same_program_and_cites_the_same_sentences():
@@ -447,4 +450,4 @@ def test_variants_of_a_story_have_other_numbers_and_other_answers():
             _, constant = number_variant(p, f"answer = {p.answer}", v)
             ran += 1
             different += after != int(p.answer) and outcome([constant]) != after
-    assert different / ran > 0.95
+    assert different / ran > 0.9
