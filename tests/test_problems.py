@@ -330,7 +330,7 @@ def outcome(steps):
 
 
 @pytest.mark.parametrize("split", ["train", "test", "ood"])
-def test_gold_programs_of_stories_give_the_answer_and_have_as_many_steps_as_statements_needed(
+def test_gold_programs_of_stories_give_the_answer_in_as_many_steps_as_are_needed(
     split,
 ):
     for p, steps in stories(160, split):
