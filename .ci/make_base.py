@@ -2,7 +2,7 @@
 
     python .ci/make_base.py
 
-Takes about half an hour on one core. It may be interrupted; the same command goes on. The weights
+Takes about twenty minutes on one core. It may be interrupted; the same command goes on. The weights
 go to rstar_nb/static/base, what they can do on held-out problems to figures/records/base.json.
 """
 

@@ -42,7 +42,7 @@ class Recipe:
     stories: int = 24_000  # worked examples of stories in disorder
     stages: tuple = (
         Stage(300, level=3),
-        Stage(2450),
+        Stage(1600),
         Stage(150, chains=400, repeats=30, lr=1e-3, muon_lr=0.01),
     )
     num_layers: int = 4

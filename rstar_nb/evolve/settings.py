@@ -42,7 +42,7 @@ class ProblemSettings(Group):
         "subjects told in order, stories told in disorder, or both",
         choices=("gen", "sto", "mix"),
     )
-    number: tuple = setting((1500,), "fresh training problems", low=1, per_round=True)
+    number: tuple = setting((1000,), "fresh training problems", low=1, per_round=True)
     min_level: tuple = setting((1,), "their easiest level", low=1, per_round=True)
     max_level: tuple = setting((6,), "their hardest level", low=1, per_round=True)
     adaptive: bool = setting(
@@ -69,7 +69,7 @@ class SearchSettings(Group):
     """How a round searches its problems."""
 
     title = "search"
-    wave: int = setting(750, "problems that advance together; what an interruption can cost", low=1)
+    wave: int = setting(1000, "problems that advance together; what an interruption can cost", low=1)
     expansion: str = setting(
         "second_thoughts",
         "where children come from: the policy's runners-up, or k sampled steps (paper)",
@@ -111,8 +111,8 @@ class SFTSettings(Group):
         True, "show a training row in each later pass with other numbers, names and order"
     )
     passes: float = setting(2.0, "passes over the training rows", above=0)
-    min_num_steps: int = setting(340, "optimiser steps, whatever the number of rows", low=1)
-    max_num_steps: int = setting(460, "an upper limit, to keep a round to minutes", low=1)
+    min_num_steps: int = setting(300, "optimiser steps, whatever the number of rows", low=1)
+    max_num_steps: int = setting(360, "an upper limit, to keep a round to minutes", low=1)
     top: int = setting(1, "solutions per problem to train on (paper: 2)", low=1)
     ppm_from: int = setting(
         2, "first round whose rows are selected by outcome and PPM together", low=2
