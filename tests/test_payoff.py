@@ -59,19 +59,19 @@ def rows_of(problem_id, level, greedy, searches):
     yield dict(common, strategy="majority", correct=True, programs=9, found=True)
 
 
-def test_counts_of_worlds_and_levels():
+def test_counts_of_worlds_and_steps():
     rows = [
         *rows_of("mix-0-test-3-6", 3, (False, 0), [(False, True), (True, True)]),  # a story
         *rows_of("mix-0-test-3-16", 3, (False, 1), [(True, True), (True, True)]),  # another
         *rows_of("mix-0-test-3-0", 3, (True, 1), [(True, True), (False, True)]),  # a chain
     ]
-    story = dict(world="stories", level=3, n=2, alone=0, failed=1, without_ppm=1, with_ppm=2)
-    chain = dict(world="chains", level=3, n=1, alone=1, failed=0, without_ppm=1, with_ppm=0)
+    story = dict(world="stories", steps=2, n=2, alone=0, failed=1, without_ppm=1, with_ppm=2)
+    chain = dict(world="chains", steps=3, n=1, alone=1, failed=0, without_ppm=1, with_ppm=0)
     assert payoff_rows(rows) == [dict(chain, found=1), dict(story, found=2)]
 
 
 def test_predictions_where_there_is_little_to_count():
-    cell = dict(n=4, level=2, alone=4, failed=0)
+    cell = dict(n=4, steps=2, alone=4, failed=0)
     assert predicted(cell) == 1
     assert predicted(cell | dict(alone=0, failed=4)) == 0
     assert predicted(cell | dict(alone=1, failed=0)) == pytest.approx(0.25)
@@ -79,6 +79,6 @@ def test_predictions_where_there_is_little_to_count():
 
 
 def test_a_picture_has_a_panel_for_each_world_and_says_its_numbers():
-    counts = dict(level=1, n=4, alone=1, failed=2, without_ppm=2, with_ppm=3, found=4)
+    counts = dict(steps=1, n=4, alone=1, failed=2, without_ppm=2, with_ppm=3, found=4)
     picture = plot_payoff([dict(counts, world="chains"), dict(counts, world="stories")])
     assert "stories: alone 25 %, search without PPM 50 %, search with PPM 75 %" in str(picture)

@@ -9,6 +9,7 @@ __all__ = ['NAMES', 'alone', 'noticed', 'searched', 'steps_by_samples', 'steps_b
 from collections import defaultdict
 
 from ..problems.generator import is_story
+from ..problems.relations import num_statements
 
 # %% ../../nbs/inside/measure_payoff.ipynb #d0751452
 def alone(p, length: int):
@@ -48,24 +49,26 @@ def payoff_rows(
     rows,  # of a measurement: problem_id, level, strategy, correct, found, programs
     problem_of=lambda row: row["problem_id"],  # row -> id of its generated problem
 ) -> list:
-    """Counts for each world and level: n, alone, failed, without_ppm, with_ppm, found."""
+    """Counts for each world and number of steps: n, alone, failed, without_ppm, with_ppm, found."""
     cells = defaultdict(lambda: dict.fromkeys(("n", *NAMES.values(), "failed", "found"), 0))
     for row in rows:
         if (name := NAMES.get(row["strategy"])) is None:
             continue
-        world = "stories" if is_story(problem_of(row)) else "chains"
-        cell = cells[world, row["level"]]
+        world, steps = "chains", row["level"]
+        if is_story(problem_of(row)):
+            world, steps = "stories", num_statements(row["level"])
+        cell = cells[world, steps]
         cell[name] += row["correct"]
         cell["n"] += name == "alone"
         cell["failed"] += name == "alone" and row["programs"] == 0
         cell["found"] += name == "with_ppm" and row["found"]
-    return [dict(world=w, level=n, **counts) for (w, n), counts in sorted(cells.items())]
+    return [dict(world=w, steps=n, **counts) for (w, n), counts in sorted(cells.items())]
 
 # %% ../../nbs/inside/measure_payoff.ipynb #12413e65
 def predicted(cell: dict) -> float:
-    """Accuracy of a search without a judge, from a level's `n`, `alone`, `failed` and `level`."""
+    """Accuracy of a search without a judge, from `n`, `alone`, `failed` and `steps` of a row."""
     wrong = cell["n"] - cell["alone"]
     if not wrong:
         return 1.0
-    p = (cell["alone"] / cell["n"]) ** (1 / cell["level"])
-    return searched(p, cell["level"], cell["failed"] / wrong)
+    p = (cell["alone"] / cell["n"]) ** (1 / cell["steps"])
+    return searched(p, cell["steps"], cell["failed"] / wrong)

@@ -18,7 +18,7 @@ MEASURED = {"alone": "alone", "without_ppm": "search without PPM", "with_ppm": "
 
 def draw_world(ax, cells):
     """Percent right by number of steps, with 95 % intervals, and what the formula predicts."""
-    x = [c["level"] for c in cells]
+    x = [c["steps"] for c in cells]
     ax.plot(x, [100 * predicted(c) for c in cells], "k--", label="predicted, without judge")
     ax.plot(x, [100 * c["found"] / c["n"] for c in cells], ":", color="0.5", label="found")
     for name, label in MEASURED.items():
