@@ -16,7 +16,7 @@ from collections import Counter
 from functools import lru_cache
 
 from .problem import Problem
-from .relations import WORLDS, draft_story
+from .relations import WORLDS, draft_story, num_statements
 from .templates import ITEMS, LETTERS, PEOPLE, SUBJECTS, THINGS
 
 # %% ../../nbs/01_problems.ipynb #37d6b9fd
@@ -126,7 +126,7 @@ def _chain(subject, level, rng, words, name, wrap):
 def _draft(subject, level, rng):
     """One attempt at (question, steps, value); None if it left sensible ground."""
     if subject in WORLDS:
-        return draft_story(subject, level, rng)
+        return draft_story(subject, num_statements(level), rng)
     spec = SUBJECTS[subject]
     words = dict(N=rng.choice(PEOPLE), items=rng.choice(ITEMS), thing=rng.choice(THINGS))
     name = rng.choice(spec.names).format(**words)

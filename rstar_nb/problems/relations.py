@@ -111,7 +111,7 @@ TRIES = 30  # draws of one statement before an attempt is given up
 
 def num_statements(level: int) -> int:
     """Statements of a story of this level; each is one step of its program."""
-    return 1 + level // 2
+    return (level + 4) // 2
 
 
 def _grow(world, names, items, rng):
@@ -152,15 +152,15 @@ def _needed(story, name) -> set:
 # %% ../../nbs/inside/problems_relations.ipynb #f9bb9931
 def draft_story(
     subject: str,  # name of a world
-    level: int,  # from 1; `num_statements` says how long the story is
+    number: int,  # of statements
     rng: random.Random,
 ):
     """One attempt at (question, steps, value); None if it left sensible ground."""
     world = WORLDS[subject]
     items = rng.choice(ITEMS)
-    names = rng.sample(world.names, num_statements(level))
+    names = rng.sample(world.names, number)
     story = _grow(world, names, items, rng)
-    if story is None or len(_needed(story, names[-1])) != len(names):
+    if story is None or len(_needed(story, names[-1])) != number:
         return None
     told = rng.sample(story, len(story))
     ask = world.ask.format(X=names[-1], items=items)
