@@ -5,7 +5,8 @@
 
 A run's folder has hundreds of megabytes; its record is what the pictures need: settings, a line of
 numbers per round, one search tree, one problem's trees in the first and last round, and programs
-of the first round that were right by luck.
+of the first round that were right by luck. The models of its second round go into the package, in
+half precision, for lessons that look at trained ones.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from rstar_nb.evolve.loop import executor_for, load_settings
 from rstar_nb.evolve.lucky import lucky_programs
 from rstar_nb.evolve.two_rounds import read_two_rounds, two_rounds, write_two_rounds
+from rstar_nb.measure.runs import load_round
 from rstar_nb.search.tree import trajectories, tree_from_json, tree_to_json
 from rstar_nb.show.loop import show_loop
 from rstar_nb.show.rounds import plot_costs, plot_coverage, plot_rounds
@@ -23,7 +25,9 @@ from rstar_nb.show.trees import show_tree
 from rstar_nb.show.two_rounds import show_two_rounds
 from rstar_nb.store import read_lines
 
-FIGURES = Path(__file__).resolve().parent.parent / "figures"
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "figures"
+MODELS = ROOT / "rstar_nb" / "static" / "round_2"
 
 
 def metrics(record):
@@ -103,7 +107,17 @@ def keep(run, figures):
     (record / "lucky.json").write_text(json.dumps(lucky, indent=1) + "\n")
 
 
+def keep_models(run, target):
+    """The policy and the PPM of a run's second round, in half precision."""
+    shutil.rmtree(target, ignore_errors=True)
+    _, policy, ppm = load_round(run, 2)
+    for name, whole, model in (("policy", policy, policy), ("ppm", ppm, ppm.policy)):
+        model.model.half()
+        whole.save(target / name)
+
+
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         keep(Path(sys.argv[1]), FIGURES)
+        keep_models(Path(sys.argv[1]), MODELS)
     draw(FIGURES / "default_run", FIGURES)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST_STORY', 'TOKENIZER_ROWS', 'Stage', 'Recipe', 'story_row', 'story_rows', 'base_rows', 'stage_rows',
-           'new_policy', 'make_base', 'shipped_base']
+           'new_policy', 'make_base', 'shipped_base', 'recorded_models']
 
 # %% ../../nbs/inside/evolve_base.ipynb #3e4eab98
 import json
@@ -21,6 +21,7 @@ from ..policy.steps import STEP_END, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
 from ..problems.generator import SUBJECTS_OF, generate, gold_program, split_of
 from ..problems.relations import WORLDS, draft_story
+from ..reward.model import RewardModel
 from ..training.loop import Checkpoint
 from ..training.sft import fine_tune
 
@@ -149,3 +150,13 @@ def shipped_base() -> Policy:
         policy = Policy.load(folder)
     policy.model.to(torch.float32)
     return policy
+
+
+def recorded_models() -> tuple:
+    """(policy, PPM) of round 2 of the recorded default run: trained ones to look at in a lesson."""
+    with as_file(files("rstar_nb") / "static" / "round_2") as folder:
+        policy = Policy.load(folder / "policy")
+        ppm = RewardModel.load(folder / "ppm")
+    for model in (policy.model, ppm.policy.model):
+        model.to(torch.float32)
+    return policy, ppm

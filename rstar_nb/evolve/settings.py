@@ -69,7 +69,7 @@ class SearchSettings(Group):
     """How a round searches its problems."""
 
     title = "search"
-    wave: int = setting(1000, "problems that advance together; what an interruption can cost", low=1)
+    wave: int = setting(1000, "problems searched together; what an interruption can cost", low=1)
     expansion: str = setting(
         "second_thoughts",
         "where children come from: the policy's runners-up, or k sampled steps (paper)",
