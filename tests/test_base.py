@@ -146,11 +146,12 @@ def test_a_stage_sees_the_stories_and_its_own_chains_again_and_again():
     stories, chains = base_rows(recipe)
     assert len(stories) == 2000 and len(chains) == 100
     assert len({r["question"] for r in stories + chains}) == 2100
-    assert all(len(r["steps"]) == r["level"] for r in stories + chains)
-    assert {split_of(r["question"], r["level"]) for r in stories + chains} == {"train"}
+    for rows in (stories, chains):
+        assert {len(r["steps"]) for r in rows} == set(range(1, 7))
+    assert {split_of(r["question"], 1) for r in stories + chains} == {"train"}
     first, second = (stage_rows((stories, chains), stage) for stage in recipe.stages)
     assert first == stories + chains[:40] * 8
-    assert second == [r for r in stories + chains * 3 if r["level"] <= 4]
+    assert second == [r for r in stories + chains * 3 if len(r["steps"]) <= 4]
 
 
 def test_a_base_follows_from_its_recipe_wherever_its_making_was_interrupted(small, tmp_path):
@@ -164,11 +165,11 @@ def test_a_base_follows_from_its_recipe_wherever_its_making_was_interrupted(smal
         assert same(weights(make_base(folder, RECIPE)), whole), f"stopped after step {stop}"
 
 
-def test_the_stages_of_a_base_have_their_own_levels(small, tmp_path, monkeypatch):
+def test_the_stages_of_a_base_have_their_own_lengths(small, tmp_path, monkeypatch):
     taught = []
 
     def noted(policy, rows, num_steps, *rest, **options):
-        taught.append((num_steps, max(r["level"] for r in rows)))
+        taught.append((num_steps, max(len(r["steps"]) for r in rows)))
 
     monkeypatch.setattr(module, "fine_tune", noted)
     make_base(tmp_path, RECIPE)

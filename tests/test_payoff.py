@@ -65,7 +65,7 @@ def test_counts_of_worlds_and_steps():
         *rows_of("mix-0-test-3-16", 3, (False, 1), [(True, True), (True, True)]),  # another
         *rows_of("mix-0-test-3-0", 3, (True, 1), [(True, True), (False, True)]),  # a chain
     ]
-    story = dict(world="stories", steps=2, n=2, alone=0, failed=1, without_ppm=1, with_ppm=2)
+    story = dict(world="stories", steps=3, n=2, alone=0, failed=1, without_ppm=1, with_ppm=2)
     chain = dict(world="chains", steps=3, n=1, alone=1, failed=0, without_ppm=1, with_ppm=0)
     assert payoff_rows(rows) == [dict(chain, found=1), dict(story, found=2)]
 

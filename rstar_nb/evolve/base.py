@@ -11,7 +11,6 @@ import json
 import random
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -69,15 +68,14 @@ def story_row(seed: int, index: int, number: int) -> dict:
 def story_rows(recipe: Recipe) -> list:
     """Different stories, of every length as many."""
     subjects = SUBJECTS_OF["mix"]
-    rows = {}  # by question
-    for index in count():
-        if subjects[index % len(subjects)] not in WORLDS:
-            continue
-        for number in range(1, LONGEST_STORY + 1):
-            if len(rows) == recipe.stories:
-                return list(rows.values())
-            row = story_row(recipe.seed, index, number)
-            rows.setdefault(row["question"], row)
+    rows, index = {}, 0  # rows by question
+    while len(rows) < recipe.stories:
+        if subjects[index % len(subjects)] in WORLDS:
+            for number in range(1, LONGEST_STORY + 1):
+                row = story_row(recipe.seed, index, number)
+                rows.setdefault(row["question"], row)
+        index += 1
+    return list(rows.values())[: recipe.stories]
 
 
 def base_rows(recipe: Recipe) -> tuple:
