@@ -221,9 +221,9 @@ def test_resume_from_python_takes_the_recorded_presets_models(run, monkeypatch):
     taken = []
     begin = loop.Run
 
-    def noted(folder, settings, executor, models, quiet=False):
+    def noted(folder, settings, executor, models, *rest):
         taken.append(models)
-        return begin(folder, settings, executor, models, quiet)
+        return begin(folder, settings, executor, models, *rest)
 
     monkeypatch.setattr(loop, "Run", noted)
     before = (run / "config.json").read_text()

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from rstar_nb.evolve.lucky import given_away, lucky_programs
@@ -21,6 +23,8 @@ def executor():
 def rows():
     """An honest row and a lucky one for each of some problems of both worlds."""
     for p in generate(20, seed=5, levels=[2, 3], kind="mix"):
+        if p.answer in re.findall(r"\d+", p.question):
+            continue  # the program that says this number follows the question
         common = dict(problem_id=p.id, question=p.question)
         yield dict(common, steps=gold_program(p.id))
         yield dict(common, steps=[f"answer = {p.answer}"])
