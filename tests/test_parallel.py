@@ -62,6 +62,20 @@ def test_a_worker_takes_its_share(policy, prefixes):
     assert here == [0, 2, 4]
 
 
+def test_two_policies_take_turns_with_a_team(policy, prefixes):
+    other = shipped_base()
+    other.max_rows = policy.max_rows
+    with torch.no_grad():
+        for weights in other.model.parameters():
+            weights.mul_(0.9)
+    with one_thread():
+        alone = [p.propose(prefixes, **CALL) for p in (policy, other)]
+    assert alone[0] != alone[1]
+    with workers(1) as team:
+        both = [ParallelPolicy(p, team) for p in (policy, other)]
+        assert [both[i].propose(prefixes, **CALL) for i in (0, 1, 0)] == [*alone, alone[0]]
+
+
 @pytest.mark.parametrize("when", ["before the weights", "before the batches", "at work"])
 def test_a_worker_that_is_lost_costs_no_candidates(policy, prefixes, when):
     with one_thread():

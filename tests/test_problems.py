@@ -330,9 +330,7 @@ def outcome(steps):
 
 
 @pytest.mark.parametrize("split", ["train", "test", "ood"])
-def test_gold_programs_of_stories_give_the_answer_with_a_step_for_each_statement(
-    split,
-):
+def test_gold_programs_of_stories_give_the_answer_a_step_for_each_statement(split):
     for p, steps in stories(160, split):
         assert len(steps) == num_statements(p.level), p.question
         assert outcome(steps) == int(p.answer) > 2, p.question
@@ -441,6 +439,8 @@ def test_renaming_exchanges_only_names_of_the_question():
 def test_variants_of_a_story_have_other_numbers_and_other_answers():
     ran = different = 0
     for p, steps in stories(160):
+        if p.answer in re.findall(r"\d+", p.question):
+            continue  # a story may tell its answer: then the program that says it follows
         for v in range(2):
             gold, given = number_variant(p, "\n".join(steps), v)
             assert gold == given
@@ -449,4 +449,4 @@ def test_variants_of_a_story_have_other_numbers_and_other_answers():
             _, constant = number_variant(p, f"answer = {p.answer}", v)
             ran += 1
             different += after != int(p.answer) and outcome([constant]) != after
-    assert different / ran > 0.9
+    assert different / ran > 0.95

@@ -18,7 +18,7 @@ import torch
 from ..policy.policy import Policy
 from ..policy.steps import STEP_END, plain_prompt
 from ..policy.tiny import tiny_model, train_tokenizer
-from ..problems.generator import SUBJECTS_OF, generate, gold_program, split_of
+from ..problems.generator import SUBJECTS_OF, first_draft, generate, gold_program
 from ..problems.relations import WORLDS, draft_story
 from ..reward.model import RewardModel
 from ..training.loop import Checkpoint
@@ -59,10 +59,8 @@ def story_row(seed: int, index: int, number: int) -> dict:
     """The worked example of a story of so many statements, which is no held-out problem."""
     subject = SUBJECTS_OF["mix"][index % len(SUBJECTS_OF["mix"])]
     rng = random.Random(f"{seed}/{number}/{index}/train")
-    while True:
-        story = draft_story(subject, number, rng)
-        if story is not None and split_of(story[0], 1) == "train":
-            return dict(question=story[0], steps=story[1])
+    question, steps, _ = first_draft(lambda: draft_story(subject, number, rng), "train", 1)
+    return dict(question=question, steps=steps)
 
 
 def story_rows(recipe: Recipe) -> list:

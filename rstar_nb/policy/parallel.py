@@ -69,6 +69,7 @@ class Worker:
         pipe = subprocess.PIPE
         env = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env)
+        self.holds = None  # the policy whose weights it has
 
     def send(self, task: str, content):
         """Send a message. Raises WorkerLost."""
@@ -124,7 +125,8 @@ def one_thread():
 class ParallelPolicy(Policy):
     """A policy whose batches are divided among this process and workers.
 
-    The workers get the weights once: a policy that is trained on is wrapped anew.
+    A worker gets the weights when it has those of another policy: one that is trained on is to be
+    wrapped anew.
     """
 
     def __init__(
@@ -134,11 +136,6 @@ class ParallelPolicy(Policy):
     ):
         self.__dict__.update(policy.__dict__)
         self.team = team
-        for worker in list(team):
-            try:
-                worker.send("models", (policy.model, policy.tokenizer))
-            except WorkerLost:
-                self._lose(worker)
 
     def _lose(self, worker: Worker):
         """Go on without a worker."""
@@ -147,16 +144,18 @@ class ParallelPolicy(Policy):
 
     def _hand_out(self, batches) -> list:
         """Send each worker its share; returns (worker, share) for those that took it."""
+        members = len(self.team) + 1
         taken = []
-        for i, worker in enumerate(list(self.team), 1):
-            share = range(i, len(batches), len(self.team) + 1)
-            if share:
-                taken.append((worker, share))
-        for worker, share in list(taken):
+        for first, worker in enumerate(list(self.team), 1):
+            share = range(first, len(batches), members)
             try:
-                worker.send("batches", [batches[i] for i in share])
+                if share and worker.holds is not self:
+                    worker.send("models", (self.model, self.tokenizer))
+                    worker.holds = self
+                if share:
+                    worker.send("batches", [batches[i] for i in share])
+                    taken.append((worker, share))
             except WorkerLost:
-                taken.remove((worker, share))
                 self._lose(worker)
         return taken
 
