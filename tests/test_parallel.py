@@ -92,7 +92,8 @@ def test_a_worker_that_is_lost_costs_no_candidates(policy, prefixes, when):
         both = ParallelPolicy(policy, team)
         if when == "before the batches":
             kill()
-        if when == "at work":  # it has its batches and does nothing any more
+        if when == "at work":  # it has weights and batches, and does nothing any more
+            assert both.propose(prefixes, **CALL) == alone
             hand_out = both._hand_out
             both._hand_out = lambda batches: (
                 os.kill(lost.process.pid, signal.SIGSTOP),
@@ -108,6 +109,7 @@ def test_a_worker_that_is_lost_costs_no_candidates(policy, prefixes, when):
 def test_what_fails_in_a_worker_fails_here(policy, prefixes):
     with workers(1) as team:
         both = ParallelPolicy(policy, team)
+        both.propose(prefixes, **CALL)
         batch = [policy.encode(prefixes[0][0])], 1, [0], 0, 0, True, 4, [[10**9]], 0
         with pytest.raises(IndexError):
             team[0].send("batches", [batch])
