@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rstar_nb"
@@ -20,7 +21,6 @@ MODULES = {
     for p in sorted(PACKAGE.rglob("*.py"))
     if p.name not in ("__init__.py", "_modidx.py")
 }
-NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == "nbs" and p.name != "index.ipynb"]
 SCRIPTS = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / ".ci").glob("*.py")])
 

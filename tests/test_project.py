@@ -13,9 +13,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 
 def script(name):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from notebooks import NBS, NOTEBOOKS
 
 from rstar_nb.search.mcts import backup
 from rstar_nb.search.tree import Node, Tree, add_children
@@ -546,8 +547,6 @@ def test_nothing_is_drawn_beyond_the_picture():
 
 # -- what a saved notebook shows where nothing runs ------------------------------------------------
 
-NBS = Path(__file__).parent.parent / "nbs"
-NOTEBOOKS = sorted(NBS.rglob("[!.]*.ipynb"))
 DRAWS = re.compile(
     r"\A(?:\w+ = )?(show_\w*trees?|show_two_rounds|plot_\w+|Picture|run_picture"
     r"|TreeWidget|Playground|Dashboard|Light)\("
